@@ -1,0 +1,1 @@
+"""What every room stands on: no models, no imports from the rooms above."""

@@ -1,0 +1,279 @@
+"""All settings of the service, read from the environment, then from `.env`, then from `.local/development.env`.
+
+`SCHEME` is the one list of what can be set, with types and defaults; `.env.example` documents each entry. A value that cannot
+be read stops start-up here and names the setting. What only makes serving unsafe is collected in `CONFIGURATION_PROBLEMS`,
+which `serve` and the ASGI application refuse to start with, so that `manage.py shell` and `migrate` still work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from agentbackend.databases import DatabasePlan, django_databases, plan_databases
+from agentbackend.foundation.keyring import KeyRing, KeyRingError
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+SCHEME: dict[str, tuple[type, Any]] = {
+    # the database
+    "SUPABASE_DATABASE_URL": (str, ""),
+    "DATABASE_OWNER_URL": (str, ""),
+    "AGENTBACKEND_DATA_DIR": (str, ""),
+    "DATABASE_POOL_SIZE": (int, 10),
+    "MIGRATE_ON_START": (bool, True),
+    # the model
+    "OPENAI_API_KEY": (str, ""),
+    "OPENAI_BASE_URL": (str, ""),
+    "OPENAI_MODEL": (str, "gpt-4.1-mini"),
+    "MODEL_CONNECT_TIMEOUT_SECONDS": (float, 10.0),
+    "MODEL_FIRST_TOKEN_TIMEOUT_SECONDS": (float, 60.0),
+    "MODEL_IDLE_TIMEOUT_SECONDS": (float, 60.0),
+    # runs
+    "MAX_ITERATIONS_PER_TURN": (int, 10),
+    "MAX_CONCURRENT_RUNS": (int, 500),
+    "MAX_RUN_BYTES": (int, 4 * 1024 * 1024),
+    "MAX_RUN_SECONDS": (int, 900),
+    "RUN_LEASE_SECONDS": (float, 12.0),
+    "RUN_HEARTBEAT_SECONDS": (float, 3.0),
+    "WRITER_GROUP_GAP_MS": (float, 5.0),
+    "STREAM_HEARTBEAT_SECONDS": (float, 15.0),
+    "SHUTDOWN_GRACE_SECONDS": (float, 20.0),
+    # tools
+    "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
+    "DISALLOWED_KEYWORDS": (str, ""),
+    "OUTBOUND_ALLOWED_HOSTS": (str, ""),
+    "OUTBOUND_PROXY": (str, ""),
+    "OUTBOUND_CA_FILE": (str, ""),
+    # who may call
+    "GATEWAY_SIGNING_KEYS": (str, ""),
+    "GATEWAY_UNSIGNED_FROM": (str, "127.0.0.1,::1"),
+    "SUPABASE_URL": (str, ""),
+    "SUPABASE_JWT_SECRET": (str, ""),
+    # keys and the web
+    "DJANGO_SECRET_KEY": (str, ""),
+    "VAULT_KEYS": (str, ""),
+    "LEDGER_SIGNING_KEYS": (str, ""),
+    "DJANGO_DEBUG": (bool, False),
+    "DJANGO_ALLOWED_HOSTS": (str, ""),
+    "PORT": (int, 8000),
+    "A2A_MOCK_PORT": (int, 8001),
+    "BIND_ADDRESS": (str, "127.0.0.1"),
+    # around
+    "REDIS_URL": (str, ""),
+    "LOG_LEVEL": (str, "INFO"),
+    "METRICS_TOKEN": (str, ""),
+    "METRICS_ALLOWED_FROM": (str, "127.0.0.1,::1"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": (str, ""),
+    "OTEL_SERVICE_NAME": (str, "agentbackend"),
+}
+
+_env = environ.Env()
+_ENV_FILE = BASE_DIR / ".env"
+_DEVELOPMENT_FILE = BASE_DIR / ".local" / "development.env"  # written by `make run`: keys for this machine only
+if _ENV_FILE.is_file() and not _env.bool("AGENTBACKEND_IGNORE_ENV_FILES", default=False):
+    environ.Env.read_env(str(_ENV_FILE))
+_set_by_operator = {name for name in SCHEME if _env.str(name, default="").strip()}
+if _DEVELOPMENT_FILE.is_file() and not _env.bool("AGENTBACKEND_IGNORE_ENV_FILES", default=False):
+    environ.Env.read_env(str(_DEVELOPMENT_FILE))
+
+
+def _read(name: str) -> Any:
+    """The value of a setting; raises ImproperlyConfigured naming it when it has the wrong type."""
+    kind, default = SCHEME[name]
+    raw = _env.str(name, default="").strip()
+    if not raw:
+        return default
+    if kind is bool:
+        lowered = raw.lower()
+        if lowered not in {"1", "0", "true", "false", "yes", "no", "on", "off"}:
+            raise ImproperlyConfigured(f"{name}: expected true or false, got {raw!r}.")
+        return lowered in {"1", "true", "yes", "on"}
+    if kind is str:
+        return raw
+    try:
+        value = kind(raw)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: expected a number, got {raw!r}.") from error
+    if value < 0:
+        raise ImproperlyConfigured(f"{name}: must not be negative, got {raw!r}.")
+    return value
+
+
+def _list(name: str) -> list[str]:
+    return [item.strip() for item in _read(name).split(",") if item.strip()]
+
+
+def _key_ring(name: str, minimum_bytes: int = 32) -> KeyRing:
+    try:
+        return KeyRing.parse(_read(name), minimum_bytes=minimum_bytes)
+    except KeyRingError as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from error
+
+
+DEBUG: bool = _read("DJANGO_DEBUG")
+
+# --- the database
+DATABASE_PLAN: DatabasePlan = plan_databases(
+    url=_read("SUPABASE_DATABASE_URL"),
+    owner_url=_read("DATABASE_OWNER_URL"),
+    data_dir=_read("AGENTBACKEND_DATA_DIR"),
+)
+DATABASES = django_databases(DATABASE_PLAN)
+DATABASE_POOL_SIZE: int = max(2, _read("DATABASE_POOL_SIZE"))
+MIGRATE_ON_START: bool = _read("MIGRATE_ON_START")
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- the model
+OPENAI_API_KEY: str = _read("OPENAI_API_KEY")
+OPENAI_BASE_URL: str = _read("OPENAI_BASE_URL")
+OPENAI_MODEL: str = _read("OPENAI_MODEL")
+MODEL_IS_DEMO: bool = not OPENAI_API_KEY and not OPENAI_BASE_URL
+MODEL_CONNECT_TIMEOUT_SECONDS: float = _read("MODEL_CONNECT_TIMEOUT_SECONDS")
+MODEL_FIRST_TOKEN_TIMEOUT_SECONDS: float = _read("MODEL_FIRST_TOKEN_TIMEOUT_SECONDS")
+MODEL_IDLE_TIMEOUT_SECONDS: float = _read("MODEL_IDLE_TIMEOUT_SECONDS")
+
+# --- runs
+MAX_ITERATIONS_PER_TURN: int = max(1, _read("MAX_ITERATIONS_PER_TURN"))
+MAX_CONCURRENT_RUNS: int = max(1, _read("MAX_CONCURRENT_RUNS"))
+MAX_RUN_BYTES: int = _read("MAX_RUN_BYTES")
+MAX_RUN_SECONDS: int = _read("MAX_RUN_SECONDS")
+RUN_LEASE_SECONDS: float = _read("RUN_LEASE_SECONDS")
+RUN_HEARTBEAT_SECONDS: float = _read("RUN_HEARTBEAT_SECONDS")
+WRITER_GROUP_GAP_MS: float = _read("WRITER_GROUP_GAP_MS")
+STREAM_HEARTBEAT_SECONDS: float = _read("STREAM_HEARTBEAT_SECONDS")
+SHUTDOWN_GRACE_SECONDS: float = _read("SHUTDOWN_GRACE_SECONDS")
+if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
+    raise ImproperlyConfigured("RUN_HEARTBEAT_SECONDS: must be at most half of RUN_LEASE_SECONDS.")
+
+# --- tools
+TOOL_CREDENTIALS_FROM_ENVIRONMENT = _env.ENVIRON
+DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
+OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
+OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")
+OUTBOUND_CA_FILE: str = _read("OUTBOUND_CA_FILE")
+if OUTBOUND_CA_FILE and not Path(OUTBOUND_CA_FILE).is_file():
+    raise ImproperlyConfigured(f"OUTBOUND_CA_FILE: there is no file {OUTBOUND_CA_FILE!r}.")
+
+# --- who may call
+GATEWAY_SIGNING_KEYS = _key_ring("GATEWAY_SIGNING_KEYS")
+GATEWAY_UNSIGNED_FROM: list[str] = _list("GATEWAY_UNSIGNED_FROM")
+SUPABASE_URL: str = _read("SUPABASE_URL").rstrip("/")
+SUPABASE_JWT_SECRET: str = _read("SUPABASE_JWT_SECRET")
+
+# --- keys
+SECRET_KEY: str = _read("DJANGO_SECRET_KEY")
+VAULT_KEYS = _key_ring("VAULT_KEYS")
+LEDGER_SIGNING_KEYS = _key_ring("LEDGER_SIGNING_KEYS")
+
+# --- the web
+ALLOWED_HOSTS: list[str] = _list("DJANGO_ALLOWED_HOSTS") or (["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+PORT: int = _read("PORT")
+A2A_MOCK_PORT: int = _read("A2A_MOCK_PORT")
+BIND_ADDRESS: str = _read("BIND_ADDRESS")
+ROOT_URLCONF = "agentbackend.urls"
+ASGI_APPLICATION = "agentbackend.asgi.application"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+LOGIN_URL = "admin:login"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_structlog",
+    "simple_history",
+    "audit",
+    "tools",
+    "a2a",
+    "orchestration",
+    "agentbackend",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "simple_history.middleware.HistoryRequestMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- the live path between processes
+REDIS_URL: str = _read("REDIS_URL")
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = (
+    {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [REDIS_URL], "prefix": "agentbackend"},
+        }
+    }
+    if REDIS_URL
+    else {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+)
+
+# --- around
+LOG_LEVEL: str = _read("LOG_LEVEL").upper()
+if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+    raise ImproperlyConfigured(f"LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got {LOG_LEVEL!r}.")
+LOGGING_CONFIG = None
+METRICS_TOKEN: str = _read("METRICS_TOKEN")
+METRICS_ALLOWED_FROM: list[str] = _list("METRICS_ALLOWED_FROM")
+OTEL_EXPORTER_OTLP_ENDPOINT: str = _read("OTEL_EXPORTER_OTLP_ENDPOINT")
+OTEL_SERVICE_NAME: str = _read("OTEL_SERVICE_NAME")
+
+
+def _configuration_problems() -> list[str]:
+    """What makes serving unsafe with this configuration; each line names the setting."""
+    if DEBUG:
+        return [] if SECRET_KEY else ["DJANGO_SECRET_KEY: is not set."]
+    required = ("DJANGO_SECRET_KEY", "GATEWAY_SIGNING_KEYS", "VAULT_KEYS", "LEDGER_SIGNING_KEYS", "DJANGO_ALLOWED_HOSTS")
+    return [f"{name}: must be set when DJANGO_DEBUG is off." for name in required if name not in _set_by_operator]
+
+
+CONFIGURATION_PROBLEMS = _configuration_problems()
