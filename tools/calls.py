@@ -1,0 +1,97 @@
+"""What passes through the door: a call, who makes it, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from audit.actor import Actor
+from audit.entry import AuditEntry
+
+
+class Recorder(Protocol):
+    """Where the door writes its audit entries: a run's journal (under its fence) or the process's writer."""
+
+    async def record(self, entry: AuditEntry) -> None:
+        """Queue the entry and return once it is committed; raises when it cannot be, and then nothing is executed."""
+        ...
+
+
+class ToolOutcome(StrEnum):
+    """How a call ended; everything but `OK` is told to the model with a reason."""
+
+    OK = "ok"
+    UNKNOWN_TOOL = "unknown_tool"
+    DISABLED = "disabled"
+    DENIED = "denied"
+    INVALID_ARGUMENTS = "invalid_arguments"
+    MISSING_CREDENTIAL = "missing_credential"
+    RATE_LIMITED = "rate_limited"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
+
+
+class SideEffects(StrEnum):
+    """What an interrupted call means: repeat it, repeat it under its key, or ask a person."""
+
+    IDEMPOTENT = "idempotent"
+    KEYED = "keyed"
+    UNSAFE = "unsafe"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """What a model and a caller see of a tool, in its pinned version."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: dict[str, Any]
+    side_effects: SideEffects
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A wish to call a tool: `arguments` is the JSON text as the caller wrote it, not yet read."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """For whom and for what a call is made. `allowed_tools` narrows the registry to an agent's tools; None is all of it."""
+
+    actor: Actor
+    recorder: Recorder
+    allowed_tools: frozenset[str] | None = None
+    run_id: UUID | None = None
+    thread_id: UUID | None = None
+    request_id: str = ""
+    trace_id: str = ""
+    origin: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text."""
+
+    outcome: ToolOutcome
+    content: str
+    value: Any = None
+    error: str = ""
+    retryable: bool = False
+    version: int = 0
+    duration_ms: float = 0.0
+    truncated: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the tool did what was asked."""
+        return self.outcome is ToolOutcome.OK
