@@ -1,0 +1,260 @@
+"""Agents, threads, turns, runs, steps and the event log as tables.
+
+Runs are written by the group writer and by short SQL of `orchestration.store`, never by the ORM: the models are here for
+migrations, for the console's reading, and as the description of what is stored.
+"""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models.functions import Now
+
+from agentbackend.foundation.identifiers import uuid7
+from audit.actor import DEFAULT_TENANT, Actor
+
+
+class Agent(models.Model):
+    """What answers: instructions, a model, limits, and the tools it may offer to its caller."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    slug = models.SlugField(max_length=64, unique=True, help_text="The agent's id in addresses and in A2A.")
+    name = models.CharField(max_length=120)
+    description = models.TextField(blank=True, db_default="")
+    instructions = models.TextField(blank=True, db_default="", help_text="The system prompt's own part.")
+    model = models.CharField(max_length=200, blank=True, db_default="", help_text="Empty: the service's OPENAI_MODEL.")
+    temperature = models.FloatField(
+        null=True, blank=True, validators=[MinValueValidator(0.0), MaxValueValidator(2.0)], help_text="Empty: the model's own."
+    )
+    max_output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    max_iterations = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1)],
+        help_text="Model turns in one run; MAX_ITERATIONS_PER_TURN is the ceiling.",
+    )  # fmt: skip
+    history_token_budget = models.PositiveIntegerField(
+        db_default=12000, default=12000, help_text="How much of the thread's history the model is shown, in tokens (estimated)."
+    )
+    tools = ArrayField(
+        models.CharField(max_length=64), blank=True, default=list, db_default=[],
+        help_text="Names of the tools it may offer. Empty: every tool that the caller may use.",
+    )  # fmt: skip
+    enabled = models.BooleanField(default=True, db_default=True)
+    is_default = models.BooleanField(default=False, db_default=False, help_text="Answers on /ag-ui/events.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(auto_now=True, db_default=Now())
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.UniqueConstraint(fields=["is_default"], condition=models.Q(is_default=True), name="one_default_agent")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class OwnedQuerySet(models.QuerySet):  # type: ignore[type-arg]
+    """Rows that belong to a caller. Every read for a caller begins with `visible_to`, so a stranger gets 404."""
+
+    def visible_to(self, actor: Actor) -> OwnedQuerySet:
+        """What this caller owns."""
+        return self.filter(tenant=actor.tenant, owner_id=actor.id)
+
+
+class Thread(models.Model):
+    """A conversation of one owner. `public_id` is the threadId of AG-UI, chosen by the client or made by the server."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    public_id = models.CharField(max_length=128)
+    tenant = models.CharField(max_length=64, db_default=DEFAULT_TENANT, default=DEFAULT_TENANT)
+    owner_id = models.CharField(max_length=64)
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="threads")
+    standing_key = models.CharField(
+        max_length=128, null=True, blank=True, help_text="Set on the thread that GET /ag-ui/events continues: the session id, or '-'."
+    )
+    title = models.CharField(max_length=200, blank=True, db_default="")
+    state = models.JSONField(null=True, blank=True, help_text="AG-UI shared state after the last run.")
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "public_id"], name="thread_public_id"),
+            models.UniqueConstraint(
+                fields=["tenant", "owner_id", "standing_key"],
+                condition=models.Q(standing_key__isnull=False), name="one_standing_thread",
+            ),
+        ]  # fmt: skip
+        indexes = [
+            # an owner's threads, newest first
+            models.Index(fields=["tenant", "owner_id", "-updated_at"], name="thread_by_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title or self.public_id
+
+
+class Run(models.Model):
+    """One answer of an agent: from an input to a terminal event. Only the holder of the current `fence` writes.
+
+    Moves: queued -> running -> finished | interrupted | failed | cancelled; a claim takes a running row whose lease has ended and
+    increments its fence.
+    """
+
+    class Status(models.TextChoices):
+        """Where a run stands."""
+
+        QUEUED = "queued"
+        RUNNING = "running"
+        INTERRUPTED = "interrupted"
+        FINISHED = "finished"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    ACTIVE = (Status.QUEUED, Status.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    # who asked for what
+    public_id = models.CharField(max_length=128, help_text="The runId of AG-UI; unique for its owner.")
+    tenant = models.CharField(max_length=64, db_default=DEFAULT_TENANT, default=DEFAULT_TENANT)
+    owner_id = models.CharField(max_length=64)
+    actor_role = models.CharField(max_length=64, db_default="user")
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="runs")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="runs")
+    parent_public_id = models.CharField(max_length=128, blank=True, db_default="")
+    input = models.JSONField(default=dict, db_default={}, help_text="What the runner needs to go on: messages, tools, state.")
+    idempotency_key = models.CharField(max_length=128, null=True, blank=True)
+    # where it stands
+    status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.QUEUED)
+    outcome = models.JSONField(null=True, blank=True, help_text="The outcome of RUN_FINISHED.")
+    error_code = models.CharField(max_length=64, blank=True, db_default="")
+    error_message = models.TextField(blank=True, db_default="")
+    model = models.CharField(max_length=200, blank=True, db_default="")
+    model_turns = models.PositiveIntegerField(db_default=0)
+    input_tokens = models.PositiveBigIntegerField(db_default=0)
+    output_tokens = models.PositiveBigIntegerField(db_default=0)
+    last_seq = models.PositiveBigIntegerField(db_default=0, help_text="Number of the last event, set when the run ends.")
+    event_bytes = models.PositiveBigIntegerField(db_default=0)
+    # who holds it
+    fence = models.BigIntegerField(db_default=0)
+    lease_owner = models.CharField(max_length=64, blank=True, db_default="")
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True, help_text="A request; the owner of the run carries it out.")
+    cancel_requested_by = models.CharField(max_length=64, blank=True, db_default="")
+    journal_version = models.PositiveSmallIntegerField(db_default=1)
+    # traces
+    request_id = models.CharField(max_length=128, blank=True, db_default="")
+    trace_id = models.CharField(max_length=32, blank=True, db_default="")
+    # when
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "owner_id", "public_id"], name="run_public_id"),
+            models.UniqueConstraint(
+                fields=["tenant", "owner_id", "idempotency_key"],
+                condition=models.Q(idempotency_key__isnull=False), name="run_idempotency_key",
+            ),
+            models.UniqueConstraint(
+                fields=["thread"], condition=models.Q(status__in=["queued", "running"]), name="one_active_run_per_thread"
+            ),
+        ]  # fmt: skip
+        indexes = [
+            # abandoned runs: active, lease ended
+            models.Index(
+                fields=["lease_expires_at"], condition=models.Q(status__in=["queued", "running"]), name="run_active_lease"
+            ),
+            # the console's lists
+            models.Index(fields=["status", "-id"], name="run_by_status"),
+            models.Index(fields=["owner_id", "-id"], name="run_by_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return self.public_id
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether no more events will come."""
+        return self.status not in self.ACTIVE
+
+
+class ConversationTurn(models.Model):
+    """What one run added to its thread: the user's message(s), the agent's answer, and every AG-UI message between."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="turns")
+    run = models.OneToOneField(Run, on_delete=models.CASCADE, related_name="turn")
+    position = models.PositiveBigIntegerField(help_text="1 for the thread's first turn.")
+    user_message = models.TextField(blank=True, db_default="")
+    agent_response = models.TextField(blank=True, db_default="")
+    messages = models.JSONField(default=list, db_default=[], help_text="AG-UI messages in order, as clients hold them.")
+    token_estimate = models.PositiveIntegerField(db_default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "conversation_turns"
+        constraints = [models.UniqueConstraint(fields=["thread", "position"], name="turn_position")]
+
+    def __str__(self) -> str:
+        return f"turn {self.position}"
+
+
+class Step(models.Model):
+    """A model turn, a tool call or a delegation of a run: the journal that a successor goes on from."""
+
+    class Kind(models.TextChoices):
+        """What kind of work a step is."""
+
+        MODEL_TURN = "model_turn"
+        TOOL_CALL = "tool_call"
+        DELEGATION = "delegation"
+
+    class Status(models.TextChoices):
+        """Where a step stands."""
+
+        STARTED = "started"
+        FINISHED = "finished"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="steps")
+    number = models.PositiveIntegerField(help_text="1 for the run's first step.")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=200, db_default="")
+    status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.STARTED)
+    detail = models.JSONField(default=dict, db_default={}, help_text="Model turn: the message. Tool call: arguments and result.")
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="step_number")]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.name}"
+
+
+class RunEvents(models.Model):
+    """A row of the event log: the events that one run wrote in one group, as AG-UI 1.0 JSON, one a line."""
+
+    pk = models.CompositePrimaryKey("run_id", "seq_from")
+    # no constraint: the fence check of each insert already finds the run row
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="event_rows", db_constraint=False)
+    seq_from = models.PositiveBigIntegerField(help_text="Number of the first event in the row; a run's first is 1.")
+    seq_to = models.PositiveBigIntegerField()
+    events = models.BinaryField()
+    version = models.PositiveSmallIntegerField(db_default=1)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "run events"
+
+    def __str__(self) -> str:
+        return f"{self.seq_from}-{self.seq_to}"
