@@ -1,0 +1,164 @@
+"""A run's journal: its events, steps and audit entries, numbered and handed to the writer under the run's fence."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from agentbackend.foundation.identifiers import uuid7
+from agentbackend.foundation.writer import GroupWriter, Unit, insert_rows, update_rows
+from audit import rows as audit_rows
+from audit.entry import AuditEntry
+from orchestration import events as ev
+from orchestration.fold import OpenItems
+from orchestration.live import Chunk, RunChannel
+
+EVENT_ROWS = insert_rows(
+    "orchestration_runevents",
+    {"run_id": "uuid", "seq_from": "bigint", "seq_to": "bigint", "events": "bytea"},
+    order=1,
+)
+STEP_ROWS = insert_rows(
+    "orchestration_step",
+    {"id": "uuid", "run_id": "uuid", "number": "int", "kind": "text", "name": "text", "status": "text", "detail": "jsonb"},
+    order=2,
+)
+STEP_END_ROWS = update_rows(
+    "orchestration_step",
+    {"id": "uuid"},
+    {"status": "text", "detail": "jsonb", "finished_at": "timestamptz"},
+    order=3,
+)
+TURN_END_ROWS = update_rows(
+    "conversation_turns",
+    {"run_id": "uuid"},
+    {"agent_response": "text", "messages": "jsonb", "token_estimate": "int", "finished_at": "timestamptz"},
+    order=4,
+)
+RUN_END_ROWS = update_rows(
+    "orchestration_run",
+    {"id": "uuid"},
+    {
+        "status": "text",
+        "outcome": "jsonb",
+        "error_code": "text",
+        "error_message": "text",
+        "model": "text",
+        "model_turns": "int",
+        "input_tokens": "bigint",
+        "output_tokens": "bigint",
+        "last_seq": "bigint",
+        "event_bytes": "bigint",
+        "finished_at": "timestamptz",
+        "lease_expires_at": "timestamptz",
+    },
+    order=9,
+)
+
+
+class _JournalUnit(Unit):
+    """A unit that gathers events as lines and turns them into one row when the writer takes it."""
+
+    __slots__ = ("lines", "seq_from")
+
+    def __init__(self, run_id: UUID, fence: int, seq_from: int) -> None:
+        super().__init__(run_id, fence)
+        self.lines: list[bytes] = []
+        self.seq_from = seq_from
+
+    def seal(self) -> None:
+        if self.lines:
+            row = (self.run_id, self.seq_from, self.seq_from + len(self.lines) - 1, b"\n".join(self.lines))
+            self.rows[EVENT_ROWS] = [row]
+        self.state = "sealed"
+
+
+class RunJournal:
+    """Writes one run, as the holder of `fence`. Events are numbered from `next_seq` and reach readers only once committed."""
+
+    def __init__(
+        self, *, run_id: UUID, fence: int, channel: RunChannel, writer: GroupWriter, next_seq: int = 1
+    ) -> None:
+        self.run_id = run_id
+        self.fence = fence
+        self.open_items = OpenItems()
+        self.bytes = 0
+        self._channel = channel
+        self._writer = writer
+        self._next_seq = next_seq
+        self._unit: _JournalUnit | None = None
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the last event emitted."""
+        return self._next_seq - 1
+
+    def emit(self, event: ev.Event) -> None:
+        """Append an event that may open or close an item."""
+        self.open_items.apply(event)
+        self.emit_delta(event)
+
+    def emit_delta(self, event: ev.Event) -> None:
+        """Append an event that neither opens nor closes anything: the path of each token."""
+        line = ev.encode(event)
+        self._current_unit().lines.append(line)
+        self._next_seq += 1
+        self.bytes += len(line)
+
+    def step_started(self, *, number: int, kind: str, name: str, detail: dict[str, Any]) -> UUID:
+        """Append a step to the journal; returns its id."""
+        step_id = uuid7()
+        self._current_unit().add(STEP_ROWS, (step_id, self.run_id, number, kind, name, "started", _json(detail)))
+        return step_id
+
+    def step_ended(self, step_id: UUID, *, status: str, detail: dict[str, Any], at: Any) -> None:
+        """Append the end of a step."""
+        self._current_unit().add(STEP_END_ROWS, (step_id, status, _json(detail), at))
+
+    def turn_ended(self, *, response: str, messages: list[dict[str, Any]], token_estimate: int, at: Any) -> None:
+        """Append what the run added to its thread."""
+        self._current_unit().add(TURN_END_ROWS, (self.run_id, response, _json(messages), token_estimate, at))
+
+    def run_ended(self, columns: dict[str, Any]) -> None:
+        """Append the run row's final columns (those of RUN_END_ROWS but `id`)."""
+        ordered = [columns[name] for name in RUN_END_ROWS.columns[1:]]
+        self._current_unit().add(RUN_END_ROWS, (self.run_id, *ordered))
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Append an audit entry, committed with what happened."""
+        audit_rows.add_to(self._current_unit(), entry)
+
+    async def record(self, entry: AuditEntry) -> None:
+        """Append an audit entry and wait for its commit: the recorder of the tools' door."""
+        self.audit(entry)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until all that was appended is committed; raises LeaseLostError or UnitRejectedError."""
+        unit = self._unit
+        if unit is not None:
+            await unit.done()
+
+    async def room(self) -> None:
+        """Wait while the writer is behind."""
+        await self._writer.room()
+
+    def _current_unit(self) -> _JournalUnit:
+        unit = self._unit
+        if unit is not None and unit.state == "open":
+            return unit
+        unit = _JournalUnit(self.run_id, self.fence, self._next_seq)
+        unit.on_commit = lambda: self._release(unit)
+        self._unit = unit
+        self._writer.submit(unit)
+        return unit
+
+    def _release(self, unit: _JournalUnit) -> None:
+        if unit.lines:
+            self._channel.publish(Chunk(self._channel.public_id, unit.seq_from, unit.lines))
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=str).decode().replace("\\u0000", "\\ufffd")
