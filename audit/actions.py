@@ -1,0 +1,50 @@
+"""The names of what is recorded: one constant an action, `<subject>.<what happened>`, never renamed once
+written.
+
+The audit trail outlives the code: a name that is no longer used stays here, so that old rows keep their
+meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# who is there
+AUTHENTICATION_ACCEPTED: Final = "authentication.accepted"
+AUTHENTICATION_REFUSED: Final = "authentication.refused"
+
+# a request for a run
+REQUEST_OPENED: Final = "request.opened"
+REQUEST_REFUSED: Final = "request.refused"
+REQUEST_REPLAYED: Final = "request.replayed"
+REQUEST_CLIENT_GONE: Final = "request.client_gone"
+
+# a run
+RUN_STARTED: Final = "run.started"
+RUN_FINISHED: Final = "run.finished"
+RUN_FAILED: Final = "run.failed"
+RUN_CANCELLED: Final = "run.cancelled"
+MODEL_TURN: Final = "model.turn"
+
+# a tool call
+TOOL_ALLOWED: Final = "tool.allowed"
+TOOL_DENIED: Final = "tool.denied"
+TOOL_CALLED: Final = "tool.called"
+TOOL_FAILED: Final = "tool.failed"
+
+# an error that a caller was shown
+ERROR_SHOWN: Final = "error.shown"
+
+# the console
+CONSOLE_SIGNED_IN: Final = "console.signed_in"
+CONSOLE_SIGN_IN_FAILED: Final = "console.sign_in_failed"
+CONSOLE_SIGNED_OUT: Final = "console.signed_out"
+CONSOLE_ADDED: Final = "console.added"
+CONSOLE_CHANGED: Final = "console.changed"
+CONSOLE_DELETED: Final = "console.deleted"
+CONSOLE_VIEWED: Final = "console.viewed"
+
+ALL: Final[tuple[str, ...]] = tuple(
+    sorted(value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str))
+)
+"""Every action that this version writes, for filters and for the test that the documentation lists them."""
