@@ -1,6 +1,7 @@
 """Key rings: secrets with names, so that a key can be replaced while the old one is still accepted.
 
-Written as `kid:base64,kid2:base64`. The first key is active (it signs and encrypts), the others only verify and decrypt.
+Written as `kid:base64,kid2:base64`. The first key is active (it signs and encrypts), the others only verify
+and decrypt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ _URL_SAFE_TO_STANDARD = str.maketrans("-_", "+/")
 
 
 class KeyRingError(ValueError):
-    """A key ring cannot be read. The text names the entry by its key id or its position, never by its value."""
+    """A key ring cannot be read.
+
+    The text names the entry by its key id or its position, never by its value.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class KeyRing:
     def parse(cls, text: str, *, minimum_bytes: int = 32) -> KeyRing:
         """Read `kid:base64,...` (standard or URL-safe alphabet, padding optional).
 
-        Raises KeyRingError for an entry without a usable key id, without base64, shorter than `minimum_bytes`, or named twice.
+        Raises KeyRingError for an entry without a usable key id, without base64, shorter than
+        `minimum_bytes`, or named twice.
         """
         if not text.strip():
             return cls()
@@ -84,7 +89,7 @@ def _read_entry(entry: str, position: int, minimum_bytes: int) -> Key:
     secret = _decode(encoded.strip(), f"entry {position} ({kid!r})")
     if len(secret) < minimum_bytes:
         raise KeyRingError(
-            f"entry {position} ({kid!r}): the key has {len(secret)} bytes, at least {minimum_bytes} are needed"
+            f"entry {position} ({kid!r}): {len(secret)} bytes are too few, the least is {minimum_bytes}"
         )
     return Key(kid, secret)
 
