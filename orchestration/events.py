@@ -208,6 +208,11 @@ def decode(line: bytes) -> Event:
     return _decoder.decode(line)
 
 
+def as_json(value: Any) -> str:
+    """A JSON text for a jsonb column."""
+    return msgspec.json.encode(value).decode()
+
+
 def is_terminal(event: Event) -> bool:
     """Whether no event follows in this run."""
     return isinstance(event, RunFinished | RunError)

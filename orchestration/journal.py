@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
 import orjson
 
 from agentbackend.foundation.identifiers import uuid7
-from agentbackend.foundation.writer import GroupWriter, Unit, insert_rows, update_rows
+from agentbackend.foundation.writer import GroupWriter, Unit, UnitRejectedError, insert_rows, update_rows
 from audit import rows as audit_rows
 from audit.entry import AuditEntry
 from orchestration import events as ev
 from orchestration.fold import OpenItems
 from orchestration.live import Chunk, RunChannel
+
+_NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # jsonb cannot hold NUL
 
 EVENT_ROWS = insert_rows(
     "orchestration_runevents",
@@ -61,14 +64,26 @@ RUN_END_ROWS = update_rows(
 class _JournalUnit(Unit):
     """A unit that gathers events as lines and turns them into one row when the writer takes it."""
 
-    __slots__ = ("lines", "seq_from")
+    __slots__ = ("_journal", "lines", "seq_from")
 
-    def __init__(self, run_id: UUID, fence: int, seq_from: int) -> None:
-        super().__init__(run_id, fence)
+    def __init__(self, journal: RunJournal, seq_from: int) -> None:
+        super().__init__(journal.run_id, journal.fence)
+        self._journal = journal
         self.lines: list[bytes] = []
         self.seq_from = seq_from
 
+    def settle(self, error: BaseException | None) -> None:
+        if error is None:
+            self._journal.release(self)
+        elif isinstance(error, UnitRejectedError):
+            self._journal.note_rejected(self)
+        super().settle(error)
+
     def seal(self) -> None:
+        if self._journal.rejected_from is not None:
+            # An earlier unit of the run was refused: what follows it would leave a hole in the log.
+            self.lines.clear()
+            self.rows.clear()
         if self.lines:
             row = (self.run_id, self.seq_from, self.seq_from + len(self.lines) - 1, b"\n".join(self.lines))
             self.rows[EVENT_ROWS] = [row]
@@ -87,6 +102,7 @@ class RunJournal:
         self.bytes = 0
         self._channel = channel
         self._writer = writer
+        self.rejected_from: int | None = None
         self._next_seq = next_seq
         self._unit: _JournalUnit | None = None
 
@@ -145,20 +161,38 @@ class RunJournal:
         """Wait while the writer is behind."""
         await self._writer.room()
 
+    def note_rejected(self, unit: _JournalUnit) -> None:
+        """The database refused a unit (called by the unit): nothing after it may be written before `discard_rejected`."""
+        if self.rejected_from is None or unit.seq_from < self.rejected_from:
+            self.rejected_from = unit.seq_from
+
+    def discard_rejected(self) -> None:
+        """Forget what was refused and everything after it; numbering goes on where the log ends."""
+        if self.rejected_from is None:
+            return
+        if self._unit is not None and self._unit.state == "open":
+            self._unit.lines.clear()
+            self._unit.rows.clear()
+            self._unit.seq_from = self.rejected_from
+        self._next_seq = self.rejected_from
+        self.rejected_from = None
+        self.open_items = OpenItems()  # RUN_ERROR, which follows, may leave items open
+
     def _current_unit(self) -> _JournalUnit:
         unit = self._unit
         if unit is not None and unit.state == "open":
             return unit
-        unit = _JournalUnit(self.run_id, self.fence, self._next_seq)
-        unit.on_commit = lambda: self._release(unit)
+        unit = _JournalUnit(self, self._next_seq)
         self._unit = unit
         self._writer.submit(unit)
         return unit
 
-    def _release(self, unit: _JournalUnit) -> None:
+    def release(self, unit: _JournalUnit) -> None:
+        """Hand committed events to the readers (called by the unit)."""
         if unit.lines:
             self._channel.publish(Chunk(self._channel.public_id, unit.seq_from, unit.lines))
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str).decode().replace("\\u0000", "\\ufffd")
+    text = orjson.dumps(value, default=str).decode()
+    return _NUL_ESCAPE.sub(r"\1\\ufffd", text) if "\\u0000" in text else text

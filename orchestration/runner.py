@@ -1,0 +1,491 @@
+"""The runner: think, act, record, until the model answers, a limit is reached, or the run is cancelled.
+
+One task runs one run, outside any request. Everything it does goes through the run's journal; a tool call waits until its intent
+is committed, tokens wait for nothing of their own. Whatever happens, the run ends in one terminal event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from opentelemetry import trace
+
+from agentbackend.foundation import metrics
+from agentbackend.foundation.identifiers import uuid7
+from agentbackend.foundation.problems import PROBLEMS, Problem
+from agentbackend.foundation.writer import LeaseLostError, UnitRejectedError, WriterStoppedError
+from audit import actions
+from audit.actor import Actor
+from audit.entry import AuditEntry, Outcome, Target, entry
+from orchestration import events as ev
+from orchestration import history
+from orchestration.agents import AgentProfile
+from orchestration.journal import RunJournal
+from orchestration.model_port import ModelError, ModelPort, ModelRequest, Usage
+from orchestration.model_turn import ModelTurn, StreamedTurn
+from orchestration.run_input import RunInput
+from tools.calls import CallContext, ToolCall, ToolDefinition, ToolOutcome, ToolResult
+from tools.door import call_tool
+from tools.registry import offered_tools
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer("orchestration")
+
+_STOPPED_TEXT = "I stopped here: this took {turns} steps, which is as many as one answer may take. Ask me to go on if that helps."
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What one run may use: model turns, bytes of events, seconds."""
+
+    max_iterations: int
+    max_bytes: int
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """A run to be carried out: who asked for what, of whom, with which history."""
+
+    id: UUID
+    thread_id: UUID
+    actor: Actor
+    agent: AgentProfile
+    model: str
+    run_input: RunInput
+    known_messages: list[dict[str, Any]]
+    new_messages: list[dict[str, Any]]
+    client_agrees: bool
+    awaits_answer: bool
+    thread_state: Any = None
+    request_id: str = ""
+    trace_id: str = ""
+
+
+@dataclass(slots=True)
+class _Totals:
+    turns: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_input_tokens: int = 0
+
+    def add(self, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.reasoning_tokens += usage.reasoning_tokens
+        self.cached_input_tokens += usage.cached_input_tokens
+
+
+class RunCancelledError(Exception):
+    """The run's owner or an operator asked to stop it."""
+
+
+class RunReleasedError(Exception):
+    """This process gives the run away (shut-down): it writes nothing more, and a successor goes on."""
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """The messages of this run: what came in, then what is added, as AG-UI messages."""
+
+    known: list[dict[str, Any]]
+    added: list[dict[str, Any]]
+    response: str = ""
+
+    def all(self) -> list[dict[str, Any]]:
+        return [*self.known, *self.added]
+
+    def add(self, message: dict[str, Any]) -> None:
+        self.added.append(message)
+
+
+@dataclass(slots=True)
+class Runner:
+    """Carries out one run. `execute` returns when the run's terminal event is committed, or raises when the lease is gone."""
+
+    task: RunTask
+    journal: RunJournal
+    model_port: ModelPort
+    limits: RunLimits
+    stop_reason: BaseException | None = None
+    _totals: _Totals = field(default_factory=_Totals)
+    _step_number: int = 0
+    _conversation: _Conversation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._conversation = _Conversation(list(self.task.known_messages), list(self.task.new_messages))
+
+    async def execute(self) -> None:
+        """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""
+        try:
+            async with asyncio.timeout(self.limits.max_seconds):
+                await self._answer()
+        except (LeaseLostError, WriterStoppedError, RunReleasedError):
+            raise
+        except UnitRejectedError:
+            self.journal.discard_rejected()
+            await self._fail("internal_error", "The run could not be recorded.")
+        except TimeoutError:
+            await self._fail("run_timeout", f"The run took longer than {self.limits.max_seconds:g} seconds.")
+        except ModelError as error:
+            await self._fail(error.code, error.message)
+        except Problem as problem:
+            await self._fail(problem.code, problem.detail)
+        except asyncio.CancelledError:
+            await self._stopped()
+        except Exception:
+            logger.exception("a run failed")
+            await self._fail("internal_error", "The run failed for a reason inside the service.")
+
+    async def _stopped(self) -> None:
+        """The task was cancelled: by a cancellation of the run, or because this process gives the run away."""
+        if not isinstance(self.stop_reason, RunCancelledError):
+            raise self.stop_reason or RunReleasedError("the run's task was cancelled")
+        self._close_open_items()
+        await self._finish("cancelled", {"type": "cancelled"}, actions.RUN_CANCELLED)
+
+    # --- the loop
+
+    async def _answer(self) -> None:
+        self._open()
+        if not self.task.awaits_answer:
+            await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED)
+            return
+        backend_tools = await offered_tools(self.task.actor, self.task.agent.tools)
+        turn_plan = self._turn_plan(backend_tools)
+        for _ in range(self.limits.max_iterations):
+            turn = await self._think(turn_plan)
+            if not turn.tool_calls:
+                await self._finish_answered(turn)
+                return
+            pending = await self._act(turn, turn_plan)
+            if pending:
+                await self._finish_pending(pending)
+                return
+        await self._finish_stopped()
+
+    def _open(self) -> None:
+        given = self.task.run_input
+        self.journal.emit(
+            ev.RunStarted(
+                thread_id=given.thread_id,
+                run_id=given.run_id,
+                protocol_version=ev.PROTOCOL_VERSION,
+                parent_run_id=given.parent_run_id or ev.UNSET,
+            )
+        )
+        if not self.task.client_agrees:
+            self.journal.emit(ev.MessagesSnapshot(messages=self._conversation.all()))
+        state = given.state if given.state not in (None, {}) else self.task.thread_state
+        if state not in (None, {}):
+            self.journal.emit(ev.StateSnapshot(snapshot=state))
+
+    def _turn_plan(self, backend_tools: Sequence[ToolDefinition]) -> _TurnPlan:
+        backend = {tool.name: tool for tool in backend_tools}
+        frontend = [tool for tool in self.task.run_input.tools if tool.name not in backend]
+        wire = [_wire_tool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]
+        wire += [_wire_tool(tool.name, tool.description, tool.parameters) for tool in frontend]
+        system = history.system_prompt(self.task.agent.instructions, self.task.run_input.context)
+        return _TurnPlan(system, wire, frozenset(tool.name for tool in frontend))
+
+    # --- think
+
+    async def _think(self, plan: _TurnPlan) -> StreamedTurn:
+        self._totals.turns += 1
+        number = self._totals.turns
+        step_name = f"model turn {number}"
+        step_id = self._start_step("model_turn", step_name, {"model": self.task.model})
+        started = datetime.now(UTC)
+        with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": self.task.model}):
+            turn = await self._stream_turn(plan, step_id, step_name)
+        self._totals.add(turn.usage)
+        self._add_turn(turn)
+        self._end_step(step_id, step_name, "finished", turn.journal_detail())
+        self.journal.audit(self._entry(actions.MODEL_TURN, details=_turn_details(turn, self.task.model, started)))
+        metrics.model_turns.labels(outcome="ok").inc()
+        self._check_finish(turn)
+        return turn
+
+    async def _stream_turn(self, plan: _TurnPlan, step_id: UUID, step_name: str) -> StreamedTurn:
+        try:
+            return await self._stream_once(plan, with_media=True)
+        except ModelError as error:
+            if error.code == "model_refused" and history.has_media(self._conversation.all()):
+                logger.info("the model refused the request; trying again without media")
+                return await self._stream_once(plan, with_media=False)
+            self._end_step(step_id, step_name, "failed", {"error": error.code})
+            metrics.model_turns.labels(outcome=error.code).inc()
+            details = {"model": self.task.model, "code": error.code}
+            self.journal.audit(self._entry(actions.MODEL_TURN, outcome=Outcome.FAILURE, reason=error.code, details=details))
+            raise
+
+    async def _stream_once(self, plan: _TurnPlan, *, with_media: bool) -> StreamedTurn:
+        shown = history.trim(self._conversation.all(), self.task.agent.history_token_budget)
+        request = ModelRequest(
+            model=self.task.model,
+            messages=history.to_model(shown, system=plan.system, with_media=with_media),
+            tools=plan.tools,
+            temperature=self.task.agent.temperature,
+            max_output_tokens=self.task.agent.max_output_tokens,
+        )
+        turn = ModelTurn(self.journal, taken_call_ids=self._call_ids())
+        try:
+            async with self.model_port.stream(request) as batches:
+                async for batch in batches:
+                    turn.take(batch)
+                    if self.journal.bytes > self.limits.max_bytes:
+                        raise Problem("run_too_large", f"The run wrote more than {self.limits.max_bytes} bytes.")
+                    await self.journal.room()
+        finally:
+            streamed = turn.close()
+            if not turn.finished:
+                self._keep_partial_text(streamed)
+        return streamed
+
+    def _keep_partial_text(self, turn: StreamedTurn) -> None:
+        """What a broken turn has shown stays in the thread; calls that were not complete do not."""
+        if turn.text:
+            self._conversation.add({"id": turn.message_id, "role": "assistant", "content": turn.text})
+            self._conversation.response = turn.text
+
+    def _add_turn(self, turn: StreamedTurn) -> None:
+        if turn.reasoning:
+            self._conversation.add({"id": turn.reasoning_id, "role": "reasoning", "content": turn.reasoning})
+        message: dict[str, Any] = {"id": turn.message_id, "role": "assistant"}
+        if turn.text:
+            message["content"] = self._conversation.response = turn.text
+        if turn.tool_calls:
+            message["toolCalls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in turn.tool_calls
+            ]
+        if len(message) > 2:
+            self._conversation.add(message)
+
+    def _check_finish(self, turn: StreamedTurn) -> None:
+        if turn.finish_reason == "content_filter":
+            raise Problem("model_content_filter", "The model's provider withheld the answer.")
+        if not turn.text and not turn.tool_calls and not turn.trailing_text:
+            raise Problem("model_invalid_response", "The model gave an empty answer.")
+
+    # --- act
+
+    async def _act(self, turn: StreamedTurn, plan: _TurnPlan) -> list[str]:
+        """Call the turn's tools side by side; returns the ids of the calls that are the client's to make."""
+        pending = [call.id for call in turn.tool_calls if call.name in plan.frontend]
+        ours = [call for call in turn.tool_calls if call.name not in plan.frontend]
+        cut_off = turn.finish_reason == "length"
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._call(call, cut_off=cut_off and call is turn.tool_calls[-1])) for call in ours]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        for task in tasks:
+            self._conversation.add(task.result())
+        if turn.trailing_text:
+            self._conversation.add({"id": turn.trailing_id, "role": "assistant", "content": turn.trailing_text})
+            self._conversation.response = turn.trailing_text
+        return pending
+
+    async def _call(self, call: ToolCall, *, cut_off: bool) -> dict[str, Any]:
+        step_name = f"tool call {call.name} {call.id}"
+        step_id = self._start_step("tool_call", step_name, {"toolCallId": call.id, "name": call.name, "arguments": call.arguments})
+        result = _CUT_OFF if cut_off else await self._through_the_door(call)
+        message = _tool_message(call, result)
+        metadata = {"error": {"code": result.outcome.value, "retryable": result.retryable}}
+        self.journal.emit(
+            ev.ToolCallResult(
+                message_id=message["id"],
+                tool_call_id=call.id,
+                content=message["content"],
+                role="tool",
+                metadata=ev.UNSET if result.ok else metadata,
+            )
+        )
+        detail = {"toolCallId": call.id, "name": call.name, "arguments": call.arguments, "outcome": result.outcome.value,
+                  "result": message["content"], "durationMs": round(result.duration_ms, 1)}  # fmt: skip
+        self._end_step(step_id, step_name, "finished" if result.ok else "failed", detail)
+        return message
+
+    async def _through_the_door(self, call: ToolCall) -> ToolResult:
+        context = CallContext(
+            actor=self.task.actor,
+            recorder=self.journal,
+            allowed_tools=self.task.agent.tools,
+            run_id=self.task.id,
+            thread_id=self.task.thread_id,
+            request_id=self.task.request_id,
+            trace_id=self.task.trace_id,
+        )
+        with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
+            return await call_tool(call, context)
+
+    def _call_ids(self) -> set[str]:
+        return {call["id"] for message in self._conversation.all() for call in message.get("toolCalls", ())}
+
+    # --- the end
+
+    async def _finish_answered(self, turn: StreamedTurn) -> None:
+        result = {"finishReason": "length"} if turn.finish_reason == "length" else None
+        await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result)
+
+    async def _finish_pending(self, pending: list[str]) -> None:
+        outcome = {"type": "success", "pendingToolCallIds": pending}
+        await self._finish("finished", outcome, actions.RUN_FINISHED)
+
+    async def _finish_stopped(self) -> None:
+        """The limit of model turns: say so, as a message, so that every client shows it."""
+        text = _STOPPED_TEXT.format(turns=self._totals.turns)
+        message_id = str(uuid7())
+        self.journal.emit(ev.TextMessageStart(message_id=message_id, role="assistant"))
+        self.journal.emit_delta(ev.TextMessageContent(message_id=message_id, delta=text))
+        self.journal.emit(ev.TextMessageEnd(message_id=message_id))
+        self._conversation.add({"id": message_id, "role": "assistant", "content": text})
+        self._conversation.response = text
+        result = {"stopped": "max_iterations", "iterations": self._totals.turns}
+        await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason="max_iterations")
+
+    async def _finish(
+        self, status: str, outcome: dict[str, Any], action: str, *, result: dict[str, Any] | None = None, reason: str = ""
+    ) -> None:
+        given = self.task.run_input
+        self.journal.emit(
+            ev.RunFinished(
+                thread_id=given.thread_id,
+                run_id=given.run_id,
+                outcome=outcome,
+                result=ev.UNSET if result is None else result,
+                usage=self._usage(),
+            )
+        )
+        self._end_rows(status, outcome)
+        self.journal.audit(self._entry(action, reason=reason, details={"turns": self._totals.turns, "outcome": outcome["type"]}))
+        await self.journal.flush()
+
+    async def _fail(self, code: str, message: str) -> None:
+        """End the run with an error that the user sees; raises what the journal raises when the run is no longer ours."""
+        self._close_open_items()
+        self.journal.emit(ev.RunError(message=message, code=code, usage=self._usage()))
+        self._end_rows("failed", None, code, message)
+        self.journal.audit(self._entry(actions.RUN_FAILED, outcome=Outcome.FAILURE, reason=code))
+        self.journal.audit(self._entry(actions.ERROR_SHOWN, outcome=Outcome.FAILURE, reason=code, details={"message": message}))
+        await self.journal.flush()
+        logger.warning("a run failed", extra={"code": code, "acts_next": PROBLEMS[code].acts_next.value})
+
+    def _close_open_items(self) -> None:
+        for event in self.journal.open_items.closing_events():
+            self.journal.emit(event)
+
+    def _end_rows(self, status: str, outcome: dict[str, Any] | None, code: str = "", message: str = "") -> None:
+        now = datetime.now(UTC)
+        tokens = sum(history.estimate_tokens(added) for added in self._conversation.added)
+        self.journal.turn_ended(
+            response=self._conversation.response, messages=self._conversation.added, token_estimate=tokens, at=now
+        )
+        self.journal.run_ended(
+            {
+                "status": status,
+                "outcome": None if outcome is None else ev.as_json(outcome),
+                "error_code": code,
+                "error_message": message,
+                "model": self.task.model,
+                "model_turns": self._totals.turns,
+                "input_tokens": self._totals.input_tokens,
+                "output_tokens": self._totals.output_tokens,
+                "last_seq": self.journal.last_seq,
+                "event_bytes": self.journal.bytes,
+                "finished_at": now,
+                "lease_expires_at": None,
+            }
+        )
+
+    def _usage(self) -> list[ev.TokenUsage] | ev.UnsetType:
+        totals = self._totals
+        if not totals.input_tokens and not totals.output_tokens:
+            return ev.UNSET
+        return [
+            ev.TokenUsage(
+                model=self.task.model,
+                input_tokens=totals.input_tokens,
+                output_tokens=totals.output_tokens,
+                total_tokens=totals.input_tokens + totals.output_tokens,
+                reasoning_tokens=totals.reasoning_tokens or ev.UNSET,
+                cached_input_tokens=totals.cached_input_tokens or ev.UNSET,
+            )
+        ]
+
+    # --- steps and audit
+
+    def _start_step(self, kind: str, name: str, detail: dict[str, Any]) -> UUID:
+        self._step_number += 1
+        self.journal.emit(ev.StepStarted(step_name=name))
+        return self.journal.step_started(number=self._step_number, kind=kind, name=name, detail=detail)
+
+    def _end_step(self, step_id: UUID, name: str, status: str, detail: dict[str, Any]) -> None:
+        self.journal.emit(ev.StepFinished(step_name=name))
+        self.journal.step_ended(step_id, status=status, detail=detail, at=datetime.now(UTC))
+
+    def _entry(
+        self, action: str, *, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
+    ) -> AuditEntry:
+        return entry(
+            action,
+            actor=self.task.actor,
+            outcome=outcome,
+            target=Target("run", str(self.task.id)),
+            reason=reason,
+            run_id=self.task.id,
+            thread_id=self.task.thread_id,
+            request_id=self.task.request_id,
+            trace_id=self.task.trace_id,
+            details=details,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _TurnPlan:
+    """What is the same in each model turn of a run: the system prompt and the tools, ours first."""
+
+    system: str
+    tools: list[dict[str, Any]]
+    frontend: frozenset[str]
+
+
+_CUT_OFF = ToolResult(
+    ToolOutcome.INVALID_ARGUMENTS,
+    "The call was cut off because your answer reached its length limit. Call the tool again with shorter arguments.",
+    error="cut off",
+    retryable=True,
+)
+
+
+def _wire_tool(name: str, description: str, schema: Any) -> dict[str, Any]:
+    parameters = schema or {"type": "object", "properties": {}}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def _tool_message(call: ToolCall, result: ToolResult) -> dict[str, Any]:
+    message = {"id": str(uuid7()), "role": "tool", "toolCallId": call.id, "content": ev.clean_text(result.content)}
+    if not result.ok:
+        message["error"] = ev.clean_text(result.error or result.outcome.value)
+    return message
+
+
+def _turn_details(turn: StreamedTurn, model: str, started: datetime) -> dict[str, Any]:
+    return {
+        "model": model,
+        "finish_reason": turn.finish_reason,
+        "tool_calls": [call.name for call in turn.tool_calls],
+        "text": turn.text,
+        "duration_ms": round((datetime.now(UTC) - started).total_seconds() * 1000),
+        "usage": None if turn.usage is None else turn.usage.as_dict(),
+    }

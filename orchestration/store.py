@@ -1,0 +1,260 @@
+"""Threads and runs in PostgreSQL, as the request path reads and writes them: short exchanges on the asynchronous pool.
+
+Every look-up by a public id starts from the caller (tenant and owner), so what belongs to somebody else is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg import errors as pg_errors
+
+from agentbackend.foundation.database import Connection, Database
+from agentbackend.foundation.identifiers import uuid7
+from agentbackend.foundation.problems import Problem
+from agentbackend.foundation.writer import Unit
+from audit import rows as audit_rows
+from audit.actor import Actor
+from audit.entry import AuditEntry
+from orchestration.agents import AgentProfile
+from orchestration.run_input import RunInput, stored_input
+
+MAX_HISTORY_TURNS = 200
+
+_THREAD_INSERT = """
+INSERT INTO orchestration_thread (id, public_id, tenant, owner_id, agent_id, standing_key, title)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+_THREAD_SELECT = """
+SELECT thread.id, thread.owner_id, thread.agent_id, thread.state, active.public_id
+FROM orchestration_thread AS thread
+LEFT JOIN orchestration_run AS active ON active.thread_id = thread.id AND active.status IN ('queued', 'running')
+WHERE thread.tenant = %s AND thread.public_id = %s
+"""
+_HISTORY_SELECT = """
+SELECT turn.messages FROM conversation_turns AS turn JOIN orchestration_thread AS thread ON thread.id = turn.thread_id
+WHERE thread.tenant = %s AND thread.public_id = %s AND thread.owner_id = %s ORDER BY turn.position DESC LIMIT %s
+"""
+_RUN_INSERT = """
+INSERT INTO orchestration_run (id, public_id, tenant, owner_id, actor_role, thread_id, agent_id, parent_public_id, input,
+    idempotency_key, status, fence, lease_owner, lease_expires_at, request_id, trace_id, started_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'running', 1, %s, now() + make_interval(secs => %s), %s, %s, now())
+"""
+_TURN_INSERT = """
+INSERT INTO conversation_turns (id, thread_id, run_id, position, user_message, messages)
+SELECT %s, %s, %s, COALESCE(max(position), 0) + 1, %s, %s FROM conversation_turns WHERE thread_id = %s
+"""
+_THREAD_TOUCH = """
+UPDATE orchestration_thread SET updated_at = now(), state = COALESCE(%s::jsonb, state),
+    title = CASE WHEN title = '' THEN %s ELSE title END WHERE id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """A thread as a caller who owns it sees it, or one that does not exist yet (`id` None)."""
+
+    id: UUID | None
+    state: Any
+    history: list[dict[str, Any]]
+    active_run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReference:
+    """A run that exists: enough to follow it."""
+
+    id: UUID
+    public_id: str
+    thread_public_id: str
+    status: str
+    last_seq: int
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether no more events will come."""
+        return self.status not in ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that this process has just created and holds with fence 1."""
+
+    id: UUID
+    thread_id: UUID
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What `create_run` stores: the input, what of it is new, for whom, under which lease."""
+
+    actor: Actor
+    agent: AgentProfile
+    run_input: RunInput
+    new_messages: list[dict[str, Any]]
+    lease_owner: str
+    lease_seconds: float
+    standing_key: str | None = None
+    idempotency_key: str | None = None
+    request_id: str = ""
+    trace_id: str = ""
+
+
+async def view_thread(database: Database, actor: Actor, public_id: str) -> ThreadView:
+    """The thread with its messages, oldest first; raises Problem `not_found` when it is somebody else's."""
+    async with database.connection() as connection, connection.pipeline():
+        found = await connection.execute(_THREAD_SELECT, (actor.tenant, public_id))
+        turns = await connection.execute(_HISTORY_SELECT, (actor.tenant, public_id, actor.id, MAX_HISTORY_TURNS))
+        thread = await found.fetchone()
+        history = await turns.fetchall()
+    if thread is None:
+        return ThreadView(None, None, [], None)
+    thread_id, owner_id, _agent_id, state, active_run = thread
+    if owner_id != actor.id:
+        raise Problem("not_found", "There is no such thread.")
+    messages = [message for (turn,) in reversed(history) for message in turn]
+    return ThreadView(thread_id, state, messages, active_run)
+
+
+async def standing_thread(database: Database, actor: Actor, standing_key: str) -> str | None:
+    """The public id of the thread that GET continues for this caller and session, unless a run is going on in it."""
+    row = await database.fetch_one(
+        "SELECT thread.public_id FROM orchestration_thread AS thread WHERE tenant = %s AND owner_id = %s AND standing_key = %s "
+        "AND NOT EXISTS (SELECT FROM orchestration_run AS run WHERE run.thread_id = thread.id "
+        "AND run.status IN ('queued', 'running'))",
+        (actor.tenant, actor.id, standing_key),
+    )
+    return row[0] if row else None
+
+
+async def create_run(
+    database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
+) -> StartedRun:
+    """Store the thread (when `thread_id` is None), the run, its turn and the audit entries in one transaction.
+
+    `entries` makes the audit entries from the ids of run and thread. Raises Problem `thread_busy` or `run_exists`.
+    """
+    try:
+        return await _create_run(database, new, thread_id, entries)
+    except pg_errors.UniqueViolation as error:
+        if error.diag.constraint_name == "one_standing_thread":  # made by another request in the same moment
+            return await create_run(database, replace(new, standing_key=None), thread_id, entries)
+        raise _conflict(error, new) from error
+
+
+async def _create_run(
+    database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
+) -> StartedRun:
+    run_id, actor = uuid7(), new.actor
+    known_thread_id = thread_id or uuid7()
+    audit_unit = Unit()
+    for entry in entries(run_id, known_thread_id):
+        audit_rows.add_to(audit_unit, entry)
+    async with database.connection() as connection, connection.pipeline():
+        if thread_id is None:
+            title = title_of(new.new_messages)
+            await connection.execute(
+                _THREAD_INSERT,
+                (known_thread_id, new.run_input.thread_id, actor.tenant, actor.id, new.agent.id, new.standing_key, title),
+            )
+        await _insert_run(connection, new, run_id, known_thread_id)
+        for statement, parameters in audit_unit.statements():
+            await connection.execute(statement, parameters)  # type: ignore[arg-type]
+    return StartedRun(run_id, known_thread_id, 1)
+
+
+async def _insert_run(connection: Connection, new: NewRun, run_id: UUID, thread_id: UUID) -> None:
+    actor, given = new.actor, new.run_input
+    await connection.execute(
+        _RUN_INSERT,
+        (
+            run_id, given.run_id, actor.tenant, actor.id, actor.role, thread_id, new.agent.id, given.parent_run_id,
+            stored_input(given, new.new_messages), new.idempotency_key, new.lease_owner, new.lease_seconds,
+            new.request_id, new.trace_id,
+        ),
+    )  # fmt: skip
+    text = text_of_last_user_message(new.new_messages)
+    messages = orjson.dumps(new.new_messages).decode()
+    await connection.execute(_TURN_INSERT, (uuid7(), thread_id, run_id, text, messages, thread_id))
+    state = orjson.dumps(given.state).decode() if given.state else None
+    await connection.execute(_THREAD_TOUCH, (state, title_of(new.new_messages), thread_id))
+
+
+def _conflict(error: pg_errors.UniqueViolation, new: NewRun) -> Problem:
+    constraint = error.diag.constraint_name or ""
+    if constraint in ("one_active_run_per_thread", "thread_public_id", "turn_position"):
+        return Problem("thread_busy", "A run is going on in this thread.", field="threadId")
+    if constraint in ("run_public_id", "run_idempotency_key"):
+        return Problem("run_exists", f"The run id {new.run_input.run_id!r} was already used.", field="runId")
+    return Problem("unavailable", "The run could not be stored; try again.")
+
+
+async def find_run(database: Database, actor: Actor, public_id: str) -> RunReference:
+    """The caller's run of this public id; raises Problem `not_found`."""
+    row = await database.fetch_one(
+        "SELECT run.id, run.public_id, thread.public_id, run.status, run.last_seq FROM orchestration_run AS run "
+        "JOIN orchestration_thread AS thread ON thread.id = run.thread_id "
+        "WHERE run.tenant = %s AND run.owner_id = %s AND run.public_id = %s",
+        (actor.tenant, actor.id, public_id),
+    )
+    if row is None:
+        raise Problem("not_found", "There is no such run.")
+    return RunReference(*row)
+
+
+async def read_events(database: Database, run_id: UUID, after: int, limit_rows: int = 500) -> list[tuple[int, bytes]]:
+    """Rows of the event log that hold events beyond `after`: (number of the row's first event, events one a line)."""
+    rows = await database.fetch_all(
+        "SELECT seq_from, events FROM orchestration_runevents WHERE run_id = %s AND seq_to > %s ORDER BY seq_from LIMIT %s",
+        (run_id, after, limit_rows),
+    )
+    return [(row[0], bytes(row[1])) for row in rows]
+
+
+async def request_cancel(database: Database, actor: Actor, run_id: UUID) -> bool:
+    """Ask the run's owner to cancel it; returns whether the run was still going on."""
+    changed = await database.execute(
+        "UPDATE orchestration_run SET cancel_requested_at = COALESCE(cancel_requested_at, now()), cancel_requested_by = %s "
+        "WHERE id = %s AND status IN ('queued', 'running')",
+        (actor.id, run_id),
+    )
+    return changed > 0
+
+
+async def renew_leases(database: Database, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> dict[UUID, bool]:
+    """Renew the leases of runs whose fence is unchanged: {run id: whether its cancellation was asked for}.
+
+    A run that is missing in the answer has another owner.
+    """
+    rows = await database.fetch_all(
+        "UPDATE orchestration_run AS run SET lease_expires_at = now() + make_interval(secs => %s) "
+        "FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) WHERE run.id = held.id AND run.fence = held.fence "
+        "RETURNING run.id, run.cancel_requested_at IS NOT NULL",
+        (lease_seconds, [run_id for run_id, _ in held], [fence for _, fence in held]),
+    )
+    return dict(rows)  # type: ignore[arg-type]
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, its media parts left out."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part.get("type") == "text")
+    return ""
+
+
+def text_of_last_user_message(messages: Sequence[dict[str, Any]]) -> str:
+    """What the user said last, or nothing."""
+    return next((text_of(message.get("content")) for message in reversed(messages) if message["role"] == "user"), "")
+
+
+def title_of(messages: Sequence[dict[str, Any]]) -> str:
+    """A thread's title: the first line of the first user message, cut."""
+    first = next((text_of(message.get("content")) for message in messages if message["role"] == "user"), "").strip()
+    return first.splitlines()[0][:120] if first else ""
