@@ -21,9 +21,7 @@ from agentbackend.foundation.outbound.policy import OutboundPolicy
 
 MAX_REDIRECTS = 3
 # What may follow a redirect to another origin: anything else may be a credential.
-_HARMLESS_HEADERS = frozenset(
-    {"accept", "accept-encoding", "accept-language", "connection", "host", "user-agent"}
-)
+_HARMLESS_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "connection", "host", "user-agent"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Send = Callable[..., Awaitable[Any]]
@@ -50,11 +48,7 @@ class GuardedConnections:
         addresses = await self._checked(host, port, timeout)
         for position, address in enumerate(addresses):
             is_last = position == len(addresses) - 1
-            share = (
-                None
-                if give_up is None
-                else max(0.001, (give_up - time.monotonic()) / (len(addresses) - position))
-            )
+            share = None if give_up is None else max(0.001, (give_up - time.monotonic()) / (len(addresses) - position))
             try:
                 return await self._plain.connect_tcp(
                     address, port, timeout=share, local_address=local_address, socket_options=socket_options

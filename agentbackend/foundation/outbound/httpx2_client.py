@@ -53,9 +53,7 @@ class GuardedClientHttpx2(httpx2.AsyncClient):
         follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
     ) -> httpx2.Response:
         """As in httpx2, within the total time; redirects carry no credentials to other origins."""
-        follow = (
-            self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else bool(follow_redirects)
-        )
+        follow = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else bool(follow_redirects)
         response: httpx2.Response = await send_guarded(
             super().send,
             request,

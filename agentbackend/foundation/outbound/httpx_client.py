@@ -53,9 +53,7 @@ class GuardedClient(httpx.AsyncClient):
         follow_redirects: Any = httpx.USE_CLIENT_DEFAULT,
     ) -> httpx.Response:
         """As in httpx, within the total time; redirects carry no credentials to other origins."""
-        follow = (
-            self.follow_redirects if follow_redirects is httpx.USE_CLIENT_DEFAULT else bool(follow_redirects)
-        )
+        follow = self.follow_redirects if follow_redirects is httpx.USE_CLIENT_DEFAULT else bool(follow_redirects)
         response: httpx.Response = await send_guarded(
             super().send,
             request,

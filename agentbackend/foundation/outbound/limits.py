@@ -61,9 +61,7 @@ def split_encoding(headers: Headers) -> tuple[Headers, bytes]:
     return [(name, value) for name, value in headers if name.lower() not in dropped], encoding
 
 
-async def bounded_body(
-    parts: AsyncIterable[bytes], encoding: bytes, limit: int | None
-) -> AsyncIterator[bytes]:
+async def bounded_body(parts: AsyncIterable[bytes], encoding: bytes, limit: int | None) -> AsyncIterator[bytes]:
     """The decompressed body.
 
     Raises OutboundTooLargeError once more than `limit` bytes came (None: no bound).

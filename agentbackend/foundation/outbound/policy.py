@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Protocol
@@ -139,7 +138,7 @@ class OutboundPolicy:
         self.allowed = tuple(AllowedTarget.parse(entry) for entry in allowed_hosts)
         self.proxy = Proxy.parse(proxy)
         self.prepare = prepare
-        self._ca_file = ca_file
+        self.tls = _tls_context(ca_file)
         self._resolve = resolve
 
     @classmethod
@@ -160,20 +159,6 @@ class OutboundPolicy:
             ca_file=settings.OUTBOUND_CA_FILE,
             prepare=prepare,
         )
-
-    @cached_property
-    def tls(self) -> ssl.SSLContext:
-        """Certificates are checked against the bundled authorities and OUTBOUND_CA_FILE.
-
-        The environment adds none.
-        """
-        context = httpx.create_ssl_context(trust_env=False)
-        if self._ca_file:
-            try:
-                context.load_verify_locations(cafile=Path(self._ca_file))
-            except (OSError, ssl.SSLError) as error:
-                raise OutboundPolicyError("OUTBOUND_CA_FILE: holds no usable certificates.") from error
-        return context
 
     def check_url(self, scheme: str, host: str, userinfo: bytes) -> None:
         """Refuse what no address can make right: other schemes, credentials in the URL, no host."""
@@ -211,3 +196,14 @@ class OutboundPolicy:
 
     def _is_allowed(self, address: IPAddress, port: int) -> bool:
         return any(target.matches_address(address, port) for target in self.allowed)
+
+
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    """Certificates are checked against the bundled authorities and `ca_file`; the environment adds none."""
+    context = httpx.create_ssl_context(trust_env=False)
+    if ca_file:
+        try:
+            context.load_verify_locations(cafile=Path(ca_file))
+        except (OSError, ssl.SSLError) as error:
+            raise OutboundPolicyError("OUTBOUND_CA_FILE: holds no usable certificates.") from error
+    return context
