@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,21 @@ RUN_END_ROWS = update_rows(
         "model_turns": "int",
         "input_tokens": "bigint",
         "output_tokens": "bigint",
+        "last_seq": "bigint",
+        "event_bytes": "bigint",
+        "finished_at": "timestamptz",
+        "lease_expires_at": "timestamptz",
+    },
+    order=9,
+)
+
+RUN_ABANDONED_ROWS = update_rows(
+    "orchestration_run",
+    {"id": "uuid"},
+    {
+        "status": "text",
+        "error_code": "text",
+        "error_message": "text",
         "last_seq": "bigint",
         "event_bytes": "bigint",
         "finished_at": "timestamptz",
@@ -141,6 +157,11 @@ class RunJournal:
         """Append the run row's final columns (those of RUN_END_ROWS but `id`)."""
         ordered = [columns[name] for name in RUN_END_ROWS.columns[1:]]
         self._current_unit().add(RUN_END_ROWS, (self.run_id, *ordered))
+
+    def abandoned(self, *, message: str, at: datetime) -> None:
+        """Append the end of a run whose owner is gone: what it cost is not known."""
+        row = (self.run_id, "failed", "run_abandoned", message, self.last_seq, self.bytes, at, None)
+        self._current_unit().add(RUN_ABANDONED_ROWS, row)
 
     def audit(self, entry: AuditEntry) -> None:
         """Append an audit entry, committed with what happened."""

@@ -71,9 +71,10 @@ class Chunk:
 class Subscription:
     """One reader's queue of chunks. It is bounded: a reader that falls behind loses the queue and is told so."""
 
-    __slots__ = ("_behind", "_chunks", "_size", "_waiter")
+    __slots__ = ("_behind", "_chunks", "_heartbeat_due", "_size", "_waiter")
 
     def __init__(self) -> None:
+        self._heartbeat_due = False
         self._chunks: deque[Chunk] = deque()
         self._size = 0
         self._behind = False
@@ -95,9 +96,19 @@ class Subscription:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def beat(self) -> None:
+        """Ask the reader for a heartbeat, so that proxies keep the connection."""
+        self._heartbeat_due = True
+        self.wake()
+
+    def take_heartbeat(self) -> bool:
+        """Whether a heartbeat is due; asked for once."""
+        due, self._heartbeat_due = self._heartbeat_due, False
+        return due
+
     async def wait(self) -> None:
         """Wait until something is queued or `wake` is called; returns at once when something is."""
-        if self._chunks or self._behind:
+        if self._chunks or self._behind or self._heartbeat_due:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -139,6 +150,7 @@ class LiveRuns:
         self._database = database
         self._poll_seconds = poll_seconds
         self._channels: dict[UUID, RunChannel] = {}
+        self.interrupted = False
 
     def open_local(self, run_id: UUID, public_id: str) -> RunChannel:
         """The channel of a run that this process holds; readers that watched it from afar stay."""
@@ -176,11 +188,27 @@ class LiveRuns:
         """How many readers watch runs in this process."""
         return sum(len(channel.subscriptions) for channel in self._channels.values())
 
-    def wake_all(self) -> None:
-        """Make every reader look again (draining)."""
-        for channel in self._channels.values():
-            for subscription in channel.subscriptions:
-                subscription.wake()
+    def note_cursor(self, run_id: UUID, cursor: int) -> None:
+        """A reader has read the log up to `cursor`: polling need not fetch that again."""
+        channel = self._channels.get(run_id)
+        if channel is not None:
+            channel.cursor = max(channel.cursor, cursor)
+
+    def interrupt(self) -> None:
+        """End every reader's connection (the process shuts down); their runs go on elsewhere."""
+        self.interrupted = True
+        for subscription in self._all():
+            subscription.wake()
+
+    async def beat_forever(self, seconds: float) -> None:
+        """One timer for the heartbeats of all readers."""
+        while True:
+            await asyncio.sleep(seconds)
+            for subscription in self._all():
+                subscription.beat()
+
+    def _all(self) -> list[Subscription]:
+        return [subscription for channel in self._channels.values() for subscription in channel.subscriptions]
 
     async def poll_forever(self) -> None:
         """Feed the channels of runs that live elsewhere: one query a second for all of them."""

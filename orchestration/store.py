@@ -258,3 +258,26 @@ def title_of(messages: Sequence[dict[str, Any]]) -> str:
     """A thread's title: the first line of the first user message, cut."""
     first = next((text_of(message.get("content")) for message in messages if message["role"] == "user"), "").strip()
     return first.splitlines()[0][:120] if first else ""
+
+
+async def release_leases(database: Database, held: Sequence[tuple[UUID, int]]) -> None:
+    """End the leases of runs that this process gives away, so that another claims them at once."""
+    await database.execute(
+        "UPDATE orchestration_run AS run SET lease_expires_at = now() FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) "
+        "WHERE run.id = held.id AND run.fence = held.fence AND run.status IN ('queued', 'running')",
+        ([run_id for run_id, _ in held], [fence for _, fence in held]),
+    )
+
+
+async def claim_abandoned_runs(
+    database: Database, *, owner: str, lease_seconds: float, limit: int = 20
+) -> list[tuple[UUID, str, UUID, int]]:
+    """Claim runs whose lease has ended: (run id, public id, thread id, new fence) of each."""
+    rows = await database.fetch_all(
+        "UPDATE orchestration_run SET fence = fence + 1, lease_owner = %s, lease_expires_at = now() + make_interval(secs => %s) "
+        "WHERE id IN (SELECT id FROM orchestration_run WHERE status IN ('queued', 'running') AND lease_expires_at < now() "
+        "AND journal_version <= 1 ORDER BY lease_expires_at LIMIT %s FOR UPDATE SKIP LOCKED) "
+        "RETURNING id, public_id, thread_id, fence",
+        (owner, lease_seconds, limit),
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]

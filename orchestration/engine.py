@@ -1,0 +1,352 @@
+"""The engine: it creates runs, carries them out in tasks of their own, keeps their leases, and lets readers follow them.
+
+One per process. A run's task has an empty context, so that it holds on to nothing of the request that started it, and is reached from
+the outside by three things only: cancellation, the loss of its lease, and the shut-down of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.context import Context as TraceContext
+from psycopg import Error as DatabaseError
+
+from agentbackend.foundation import metrics
+from agentbackend.foundation.database import Database
+from agentbackend.foundation.identifiers import uuid7
+from agentbackend.foundation.problems import Problem
+from agentbackend.foundation.writer import GroupWriter, LeaseLostError, Unit, WriterStoppedError
+from audit import actions
+from audit import rows as audit_rows
+from audit.actor import Actor
+from audit.entry import AuditEntry, Target, entry
+from orchestration import history
+from orchestration.agents import AgentCatalogue, AgentProfile
+from orchestration.dialects import Dialect
+from orchestration.journal import RunJournal
+from orchestration.live import LiveRuns
+from orchestration.model_port import ModelPort
+from orchestration.recovery import end_abandoned_runs
+from orchestration.run_input import RunInput
+from orchestration.runner import RunCancelledError, RunLimits, Runner, RunReleasedError, RunTask
+from orchestration.store import (
+    NewRun,
+    RunReference,
+    create_run,
+    find_run,
+    release_leases,
+    renew_leases,
+    request_cancel,
+    view_thread,
+)
+from orchestration.stream import RunFollower
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer("orchestration")
+
+SWEEP_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the engine is told by the settings: seconds, bytes, counts."""
+
+    default_model: str
+    max_iterations: int = 10
+    max_concurrent_runs: int = 500
+    max_run_bytes: int = 4 * 1024 * 1024
+    max_run_seconds: float = 900.0
+    lease_seconds: float = 12.0
+    heartbeat_seconds: float = 3.0
+    stream_heartbeat_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A caller's wish for a run, with what the request around it carries."""
+
+    actor: Actor
+    run_input: RunInput
+    agent_slug: str = ""
+    standing_key: str | None = None
+    idempotency_key: str | None = None
+    request_id: str = ""
+    trace_context: TraceContext | None = None
+
+
+@dataclass(slots=True)
+class _Holding:
+    """A run that this process holds."""
+
+    runner: Runner
+    fence: int
+    task: asyncio.Task[None] | None = None
+    lease_until: float = 0.0
+
+
+class Engine:
+    """Runs, from their creation to their last event, as one process sees them."""
+
+    def __init__(self, database: Database, writer: GroupWriter, config: EngineConfig) -> None:
+        self.database = database
+        self.live = LiveRuns(database)
+        self.agents = AgentCatalogue(database)
+        self.config = config
+        self._writer = writer
+        self._model_port: ModelPort | None = None
+        self._owner = f"{uuid7().hex[:12]}"
+        self._held: dict[UUID, _Holding] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._accepting = False
+
+    # --- life
+
+    def start(self, model_port: ModelPort) -> None:
+        """Begin to accept runs, keep leases and sweep; call inside the event loop, with database and writer open."""
+        self._model_port = model_port
+        self._accepting = True
+        self._loops = [
+            _detached(self._keep_leases(), "leases"),
+            _detached(self._sweep(), "sweep"),
+            _detached(self.live.poll_forever(), "poll"),
+            _detached(self.live.beat_forever(self.config.stream_heartbeat_seconds), "heartbeat"),
+        ]
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse new runs, let those going on finish within the grace period, then give the rest away and end all streams."""
+        self._accepting = False
+        tasks = [holding.task for holding in self._held.values() if holding.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_seconds)
+        remaining = [(run_id, holding.fence) for run_id, holding in self._held.items()]
+        for holding in list(self._held.values()):
+            self._stop_run(holding, RunReleasedError("the process shuts down"))
+        await asyncio.gather(*(h.task for h in self._held.values() if h.task is not None), return_exceptions=True)
+        self.live.interrupt()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        if remaining and self.database.is_open:
+            await release_leases(self.database, remaining)
+
+    @property
+    def active_runs(self) -> int:
+        """How many runs this process carries out."""
+        return len(self._held)
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new runs are taken."""
+        return self._accepting
+
+    # --- what callers can ask for
+
+    async def start_run(self, request: RunRequest) -> RunReference:
+        """Create a run and begin it; raises Problem when the input, the thread, or the service does not allow it."""
+        self._require_room()
+        given = request.run_input
+        agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
+        thread = await view_thread(self.database, request.actor, given.thread_id)
+        if thread.active_run is not None:
+            raise _busy(thread.active_run)
+        if given.resume:
+            raise Problem("invalid_input", "No interrupt is open in this thread.", field="resume")
+        merged = history.merge(thread.history, given.messages)
+        span = tracer.start_span("run", context=request.trace_context, attributes={"agent": agent.slug})
+        trace_id = _trace_id(span, request.trace_context)
+        new = NewRun(
+            actor=request.actor,
+            agent=agent,
+            run_input=given,
+            new_messages=merged.new,
+            lease_owner=self._owner,
+            lease_seconds=self.config.lease_seconds,
+            standing_key=request.standing_key,
+            idempotency_key=request.idempotency_key,
+            request_id=request.request_id,
+            trace_id=trace_id,
+        )
+        try:
+            started = await create_run(
+                self.database, new, thread.id, lambda run_id, thread_id: _opening_entries(new, run_id, thread_id)
+            )
+        except BaseException:
+            span.end()
+            raise
+        task = RunTask(
+            id=started.id,
+            thread_id=started.thread_id,
+            actor=request.actor,
+            agent=agent,
+            model=agent.model or self.config.default_model,
+            run_input=given,
+            known_messages=merged.known,
+            new_messages=merged.new,
+            client_agrees=merged.client_agrees,
+            awaits_answer=merged.awaits_answer,
+            thread_state=thread.state,
+            request_id=request.request_id,
+            trace_id=trace_id,
+        )
+        self._begin(task, started.fence, span)
+        return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
+
+    def follow(self, run: RunReference, dialect: Dialect, *, after: int = 0, just_started: bool = False) -> RunFollower:
+        """A reader of a run from after event number `after`; `just_started` skips the log of a run that this call began."""
+        return RunFollower(
+            self.live,
+            self.database,
+            dialect,
+            run_id=run.id,
+            public_id=run.public_id,
+            after=after,
+            log_is_empty=just_started,
+        )
+
+    async def cancel(self, actor: Actor, public_id: str) -> bool:
+        """Cancel the caller's run wherever it is carried out; returns whether it was still going on."""
+        run = await find_run(self.database, actor, public_id)
+        asked = await request_cancel(self.database, actor, run.id)
+        holding = self._held.get(run.id)
+        if asked and holding is not None:
+            self._stop_run(holding, RunCancelledError("cancelled by its owner"))
+        return asked
+
+    def record(self, audit_entry: AuditEntry) -> None:
+        """Queue an audit entry that belongs to no run's journal."""
+        unit = Unit()
+        audit_rows.add_to(unit, audit_entry)
+        self._writer.submit(unit)
+
+    # --- carrying out
+
+    def _require_room(self) -> None:
+        if not self._accepting:
+            raise Problem("shutting_down", headers=((b"retry-after", b"2"),))
+        if len(self._held) >= self.config.max_concurrent_runs:
+            raise Problem("overloaded", headers=((b"retry-after", b"5"),))
+
+    def _begin(self, task: RunTask, fence: int, span: trace.Span) -> None:
+        if self._model_port is None:
+            raise Problem("unavailable")
+        channel = self.live.open_local(task.id, task.run_input.run_id)
+        journal = RunJournal(run_id=task.id, fence=fence, channel=channel, writer=self._writer)
+        runner = Runner(task, journal, self._model_port, self._limits(task.agent))
+        holding = _Holding(runner, fence, lease_until=time.monotonic() + self.config.lease_seconds)
+        self._held[task.id] = holding
+        metrics.runs_started.labels(agent=task.agent.slug).inc()
+        holding.task = _detached(self._carry_out(holding, span), f"run {task.id}")
+
+    def _limits(self, agent: AgentProfile) -> RunLimits:
+        iterations = min(agent.max_iterations or self.config.max_iterations, self.config.max_iterations)
+        return RunLimits(iterations, self.config.max_run_bytes, self.config.max_run_seconds)
+
+    async def _carry_out(self, holding: _Holding, span: trace.Span) -> None:
+        task = holding.runner.task
+        structlog.contextvars.bind_contextvars(
+            run_id=str(task.id), thread_id=str(task.thread_id), user_id=task.actor.id, request_id=task.request_id,
+            trace_id=task.trace_id,
+        )  # fmt: skip
+        started = time.monotonic()
+        try:
+            with trace.use_span(span, end_on_exit=True, record_exception=False):
+                await holding.runner.execute()
+        except LeaseLostError:
+            metrics.leases_lost.inc()
+            logger.warning("a run has another owner; it is left to it")
+        except (RunReleasedError, WriterStoppedError):
+            logger.info("a run is given away")
+        except Exception:
+            logger.exception("a run ended without being recorded")
+        finally:
+            self._held.pop(task.id, None)
+            self.live.close_local(task.id)
+            metrics.run_seconds.observe(time.monotonic() - started)
+
+    @staticmethod
+    def _stop_run(holding: _Holding, reason: BaseException) -> None:
+        if holding.runner.stop_reason is None:
+            holding.runner.stop_reason = reason
+            if holding.task is not None:
+                holding.task.cancel()
+
+    # --- leases
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.heartbeat_seconds)
+            try:
+                await self._renew()
+            except (DatabaseError, OSError, TimeoutError):
+                logger.warning("leases could not be renewed")
+
+    async def _renew(self) -> None:
+        held = [(run_id, holding.fence) for run_id, holding in self._held.items()]
+        if not held:
+            return
+        asked_at = time.monotonic()
+        renewed = await renew_leases(self.database, held, self.config.lease_seconds)
+        for run_id, fence in held:
+            holding = self._held.get(run_id)
+            if holding is None or holding.fence != fence:
+                continue
+            if run_id not in renewed:
+                self._stop_run(holding, LeaseLostError(f"run {run_id} has another owner"))
+                continue
+            holding.lease_until = asked_at + self.config.lease_seconds
+            if renewed[run_id]:
+                self._stop_run(holding, RunCancelledError("cancelled by request"))
+
+    async def _sweep(self) -> None:
+        """Look for runs whose owner is gone. After a failure of the database their owners get a lease's time to come back."""
+        delay = self.config.lease_seconds
+        while True:
+            await asyncio.sleep(delay)
+            try:
+                await end_abandoned_runs(
+                    self.database, self._writer, self.live, owner=self._owner, lease_seconds=self.config.lease_seconds
+                )
+                delay = SWEEP_SECONDS
+            except (DatabaseError, OSError, TimeoutError):
+                logger.warning("could not look for abandoned runs")
+                delay = self.config.lease_seconds
+
+
+def _detached(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A task that inherits nothing: a copied request context would keep a thread and a connection with it."""
+    return asyncio.get_running_loop().create_task(work, name=name, context=contextvars.Context())
+
+
+def _busy(active_run: str) -> Problem:
+    return Problem("thread_busy", "A run is going on in this thread.", field="threadId", extra={"run_id": active_run})
+
+
+def _trace_id(span: trace.Span, context: TraceContext | None) -> str:
+    found = span.get_span_context()
+    if not found.is_valid and context is not None:
+        found = trace.get_current_span(context).get_span_context()
+    return trace.format_trace_id(found.trace_id) if found.is_valid else ""
+
+
+def _opening_entries(new: NewRun, run_id: UUID, thread_id: UUID) -> list[AuditEntry]:
+    common: dict[str, Any] = {
+        "actor": new.actor,
+        "run_id": run_id,
+        "thread_id": thread_id,
+        "request_id": new.request_id,
+        "trace_id": new.trace_id,
+    }
+    request_details = {"agent": new.agent.slug, "messages": new.new_messages, "frontend_tools": [t.name for t in new.run_input.tools]}
+    return [
+        entry(actions.REQUEST_OPENED, target=Target("thread", str(thread_id)), details=request_details, **common),
+        entry(actions.RUN_STARTED, target=Target("run", str(run_id)), details={"agent": new.agent.slug}, **common),
+    ]
