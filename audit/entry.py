@@ -151,15 +151,11 @@ def _identifier(value: str) -> str:
 
 def _code(what: str, value: str) -> str:
     if not _CODE.fullmatch(value):
-        raise InvalidEntryError(
-            f"the {what} of an audit entry must match {_CODE.pattern}, got {value[:80]!r}"
-        )
+        raise InvalidEntryError(f"the {what} of an audit entry must match {_CODE.pattern}, got {value[:80]!r}")
     return value
 
 
 def _checked_action(value: str) -> str:
     if not _ACTION.fullmatch(value):
-        raise InvalidEntryError(
-            f"the action of an audit entry must match {_ACTION.pattern}, got {value[:80]!r}"
-        )
+        raise InvalidEntryError(f"the action of an audit entry must match {_ACTION.pattern}, got {value[:80]!r}")
     return value

@@ -91,9 +91,7 @@ def partitions(connection: BaseDatabaseWrapper, table: str) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
-def _wanted(
-    connection: BaseDatabaseWrapper, table: str, column: str, now: Month, months_ahead: int
-) -> Iterator[Month]:
+def _wanted(connection: BaseDatabaseWrapper, table: str, column: str, now: Month, months_ahead: int) -> Iterator[Month]:
     """Months that have no partition but need one, oldest first."""
     existing = set(partitions(connection, table))
     ahead = {now}

@@ -48,9 +48,7 @@ _SECRET_WORDS = frozenset(
     }
 )
 _TOKEN_WORDS = frozenset({"token", "tokens"})
-_KEY_KINDS = frozenset(
-    {"api", "access", "encryption", "private", "secret", "signing", "subscription", "vault"}
-)
+_KEY_KINDS = frozenset({"api", "access", "encryption", "private", "secret", "signing", "subscription", "vault"})
 _AUTHORIZATION_VALUE = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
@@ -162,7 +160,7 @@ def _hides(name: str, value: Any) -> bool:
     if not counts:
         return True
     if isinstance(value, Mapping):  # e.g. token counts by kind
-        return not all(isinstance(item, int | float) for item in value.values())
+        return not all(item is None or isinstance(item, int | float) for item in value.values())
     return not isinstance(value, int | float)
 
 
