@@ -46,6 +46,7 @@ class Agent(models.Model):
 
     class Meta:
         ordering = ("name",)
+        permissions = [("use_playground", "Can talk to agents in the playground")]
         constraints = [
             models.UniqueConstraint(fields=["is_default"], condition=models.Q(is_default=True), name="one_default_agent")
         ]

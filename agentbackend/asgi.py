@@ -1,0 +1,82 @@
+"""The ASGI application: each address to its room, with authentication around what callers use.
+
+Streams go to Channels consumers, never through Django's own handler, which would keep a thread for each.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentbackend.settings")
+
+from channels.routing import ProtocolTypeRouter  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.core.asgi import get_asgi_application  # noqa: E402
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+
+if settings.CONFIGURATION_PROBLEMS:
+    raise ImproperlyConfigured("; ".join(settings.CONFIGURATION_PROBLEMS))
+
+django_application = get_asgi_application()
+
+from agentbackend.gateway.authentication import GatewayAuthentication  # noqa: E402
+from agentbackend.gateway.console_session import ConsoleSessionAuthentication  # noqa: E402
+from agentbackend.service import service  # noqa: E402
+from agentbackend.structured_logging import RequestLog  # noqa: E402
+from orchestration.routing import agui_router, playground_router  # noqa: E402
+
+
+class PathRouter:
+    """Sends a request to the first application whose prefix its path begins with, else to Django."""
+
+    def __init__(self, applications: dict[str, Any], otherwise: Any) -> None:
+        self._applications = applications
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """ASGI's entry point."""
+        for prefix, application in self._applications.items():
+            if scope["path"].startswith(prefix):
+                await application(scope, receive, send)
+                return
+        await self._otherwise(scope, receive, send)
+
+
+async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Start and stop the service under an ASGI server that knows the lifespan protocol."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await service.start()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await service.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def refuse_websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """No address takes WebSockets."""
+    await send({"type": "websocket.close", "code": 1000})
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": RequestLog(
+            PathRouter(
+                {
+                    "/ag-ui/": GatewayAuthentication(agui_router(service.engine), service.authenticator),
+                    "/playground/events": ConsoleSessionAuthentication(
+                        playground_router(service.engine),
+                        allowed_hosts=settings.ALLOWED_HOSTS,
+                        observer=service.recorder,
+                    ),
+                },
+                django_application,
+            )
+        ),
+        "websocket": refuse_websocket,
+        "lifespan": lifespan,
+    }
+)

@@ -1,0 +1,78 @@
+"""The playground's way in outside debug: the console's session instead of the gateway's headers.
+
+Only POST, only from a page of this host: a session cookie alone proves no intent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import NAMESPACE_URL, uuid5
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from channels.auth import AuthMiddlewareStack
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.http.request import split_domain_port, validate_host
+
+from agentbackend.foundation.problems import Problem
+from agentbackend.gateway.answers import answer_problem, echoing
+from agentbackend.gateway.authentication import Application, Observer, Scope, client_address
+from agentbackend.gateway.body import ClientGoneError, read_body, replaying
+from agentbackend.gateway.headers import RequestHeaders, read_headers, read_request_id
+from audit.actor import Actor
+
+PLAYGROUND_PERMISSION = "orchestration.use_playground"
+
+
+class ConsoleSessionAuthentication:
+    """Lets signed-in console users through, as actors of their own kind."""
+
+    def __init__(self, application: Application, *, allowed_hosts: Iterable[str], observer: Observer) -> None:
+        self._application = application
+        self._allowed_hosts = list(allowed_hosts)
+        self._observer = observer
+        self._with_user = AuthMiddlewareStack(self._with_session)
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """ASGI's entry point."""
+        scope = {**scope, "request_id": read_request_id(scope["headers"]), "session_id": ""}
+        await self._with_user(scope, receive, send)
+
+    async def _with_session(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            headers = read_headers(scope["headers"])
+            self._check_origin(scope, headers)
+            actor = console_actor(scope["user"])
+            body = await read_body(receive, headers)
+        except Problem as problem:
+            self._observer.refused(scope, problem.code, client_address(scope))
+            await answer_problem(problem, scope, send)
+            return
+        except ClientGoneError:
+            return
+        scope["actor"] = actor
+        self._observer.accepted(actor, scope)
+        await self._application(scope, replaying(body, receive), echoing(scope, send))
+
+    def _check_origin(self, scope: Scope, headers: RequestHeaders) -> None:
+        if scope["method"] != "POST":
+            raise Problem("method_not_allowed", headers=((b"allow", b"POST"),))
+        host = headers.get("host")
+        domain, _ = split_domain_port(host)
+        if not domain or not validate_host(domain, self._allowed_hosts):
+            raise Problem("invalid_host", field="Host")
+        if urlsplit(headers.get("origin")).netloc.lower() != host.lower():
+            raise Problem("forbidden", "Only the playground's own page may use the console's session.", field="Origin")
+
+
+def console_actor(user: AbstractBaseUser | AnonymousUser) -> Actor:
+    """The actor that a console user is in the playground: an id of its own, role `admin` for superusers only."""
+    if not user.is_authenticated or not user.is_active or not user.has_perm(PLAYGROUND_PERMISSION):
+        raise Problem("unauthenticated", "Sign in to the console with an account that may use the playground.")
+    return Actor(
+        id=str(uuid5(NAMESPACE_URL, f"console:{user.pk}")),
+        kind="console",
+        role="admin" if user.is_superuser else "user",
+        authenticated_by="console_session",
+    )

@@ -1,0 +1,33 @@
+"""`manage.py serve`: the service on one port, with everything that Daphne has no lifespan for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agentbackend.databases import migrate_now
+
+
+class Command(BaseCommand):
+    """Start the service; SIGTERM and SIGINT drain it, a second one ends it at once."""
+
+    help = "Runs the service under Daphne: migrations, pools, writer and runs, until SIGTERM."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default=settings.BIND_ADDRESS, help="address to listen on (BIND_ADDRESS)")
+        parser.add_argument("--port", type=int, default=settings.PORT, help="port to listen on (PORT)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.CONFIGURATION_PROBLEMS:
+            raise CommandError("The service does not start:\n  " + "\n  ".join(settings.CONFIGURATION_PROBLEMS))
+        self.check(display_num_errors=True)
+        if settings.MIGRATE_ON_START:
+            migrate_now()
+        from agentbackend.serving import ListenError, Serving  # noqa: PLC0415 - chooses the event loop, starts the rooms
+
+        try:
+            Serving(options["host"], options["port"]).run()
+        except ListenError as error:
+            raise CommandError(f"PORT: cannot listen on {options['host']}:{options['port']}: {error}") from error

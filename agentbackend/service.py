@@ -1,0 +1,147 @@
+"""The service of one process: it makes the parts, joins them, starts them in order and stops them in reverse.
+
+Daphne knows no lifespan events, so `manage.py serve` calls `start` and `stop` itself; under another ASGI server the application's
+lifespan does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+
+from django.conf import settings
+
+from agentbackend import readiness
+from agentbackend.foundation.database import database
+from agentbackend.foundation.outbound import OutboundPolicy
+from agentbackend.foundation.writer import GroupWriter
+from agentbackend.gateway.authentication import Authenticator, key_set_host
+from agentbackend.gateway.nonces import prune_nonces
+from agentbackend.gateway.recording import GatewayRecorder
+from orchestration.engine import Engine, EngineConfig
+from orchestration.model_port.opening import ModelConfig, open_model_port
+from orchestration.model_port import ModelPort
+from tools.builtin import debug
+
+logger = logging.getLogger(__name__)
+
+NONCE_PRUNE_SECONDS = 60.0
+
+
+class Service:
+    """What one process runs. Made at import, started inside the event loop."""
+
+    def __init__(self) -> None:
+        self.database = database
+        self.writer = GroupWriter(database, gap=settings.WRITER_GROUP_GAP_MS / 1000)
+        self.engine = Engine(database, self.writer, _engine_config())
+        self.recorder = GatewayRecorder(self.writer)
+        allowed = [*settings.OUTBOUND_ALLOWED_HOSTS, *key_set_host(settings.SUPABASE_URL)]
+        policy = OutboundPolicy(allowed_hosts=allowed, proxy=settings.OUTBOUND_PROXY, ca_file=settings.OUTBOUND_CA_FILE)
+        self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
+        self._model_port: ModelPort | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self.is_draining = False
+        self.started_at = time.time()
+
+    async def start(self) -> None:
+        """Open the pool, the writer, the model port and the engine; raises what keeps the service from working."""
+        plan = settings.DATABASE_PLAN
+        await self.database.open(
+            plan.runtime_conninfo,
+            session_statements=plan.session_statements,
+            max_size=settings.DATABASE_POOL_SIZE,
+            prepare_threshold=plan.prepare_threshold,
+        )
+        self.writer.start()
+        self._model_port = open_model_port(_model_config())
+        self.engine.start(self._model_port)
+        loop = asyncio.get_running_loop()
+        self._loops = [
+            loop.create_task(self.recorder.refusals.run(), name="refusals"),
+            loop.create_task(_prune_nonces_forever(), name="nonces"),
+        ]
+        self._register_sources()
+        # What start-up made lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 50)
+        logger.info("the service is ready", extra={"demo_model": settings.MODEL_IS_DEMO})
+
+    async def stop(self) -> None:
+        """Drain: refuse new runs, let those going on finish or give them away, then close everything."""
+        self.is_draining = True
+        await self.engine.stop(settings.SHUTDOWN_GRACE_SECONDS)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self.recorder.refusals.flush()
+        await self.writer.stop()
+        if self._model_port is not None:
+            await self._model_port.aclose()
+        await self.authenticator.aclose()
+        await self.database.close()
+        logger.info("the service has stopped")
+
+    def _register_sources(self) -> None:
+        readiness.register("writer", self._writer_is_well)
+        debug.register_source("pool", self.database.statistics)
+        debug.register_source("queue", self._queue_statistics)
+
+    async def _writer_is_well(self) -> None:
+        if not self.writer.is_running:
+            raise readiness.NotReadyError("the writer does not run")
+        if self.writer.oldest_pending_seconds > settings.RUN_LEASE_SECONDS:
+            raise readiness.NotReadyError("the writer is behind")
+
+    def _queue_statistics(self) -> dict[str, float]:
+        statistics = self.writer.statistics
+        return {
+            "pending_units": self.writer.pending,
+            "oldest_pending_seconds": round(self.writer.oldest_pending_seconds, 3),
+            "groups": statistics.groups,
+            "units": statistics.units,
+            "retries": statistics.retries,
+            "active_runs": self.engine.active_runs,
+            "readers": self.engine.live.readers,
+        }
+
+
+def _engine_config() -> EngineConfig:
+    return EngineConfig(
+        default_model=settings.OPENAI_MODEL,
+        max_iterations=settings.MAX_ITERATIONS_PER_TURN,
+        max_concurrent_runs=settings.MAX_CONCURRENT_RUNS,
+        max_run_bytes=settings.MAX_RUN_BYTES,
+        max_run_seconds=settings.MAX_RUN_SECONDS,
+        lease_seconds=settings.RUN_LEASE_SECONDS,
+        heartbeat_seconds=settings.RUN_HEARTBEAT_SECONDS,
+        stream_heartbeat_seconds=settings.STREAM_HEARTBEAT_SECONDS,
+    )
+
+
+def _model_config() -> ModelConfig:
+    return ModelConfig(
+        api_key=settings.OPENAI_API_KEY,
+        base_url=settings.OPENAI_BASE_URL,
+        connect_timeout=settings.MODEL_CONNECT_TIMEOUT_SECONDS,
+        first_token_timeout=settings.MODEL_FIRST_TOKEN_TIMEOUT_SECONDS,
+        idle_timeout=settings.MODEL_IDLE_TIMEOUT_SECONDS,
+        proxy=settings.OUTBOUND_PROXY,
+        ca_file=settings.OUTBOUND_CA_FILE,
+    )
+
+
+async def _prune_nonces_forever() -> None:
+    while True:
+        await asyncio.sleep(NONCE_PRUNE_SECONDS)
+        try:
+            await prune_nonces()
+        except Exception:
+            logger.exception("expired nonces could not be removed")
+
+
+service = Service()
+"""This process's service."""
