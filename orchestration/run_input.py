@@ -19,6 +19,7 @@ from agentbackend.foundation.problems import Problem
 MAX_MESSAGES = 2000
 MAX_TOOLS = 128
 MAX_TOOL_NAME = 64
+MAX_DEPTH = 64
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "activity", "reasoning"]
 
@@ -106,12 +107,16 @@ def parse_run_input(body: bytes) -> RunInput:
         raw = _decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
+    except RecursionError as error:
+        raise Problem("invalid_input", f"At most {MAX_DEPTH} levels of nesting are taken.", field="(body)") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem("invalid_json", "The body is not valid JSON.") from error
     _require_public_id(raw.thread_id, "threadId")
     _require_public_id(raw.run_id, "runId")
     if raw.parent_run_id is not None:
         _require_public_id(raw.parent_run_id, "parentRunId")
+    for name, value in (("state", raw.state), ("forwardedProps", raw.forwarded_props)):
+        _require_shallow(value, name)
     if len(raw.messages) > MAX_MESSAGES:
         raise Problem("invalid_input", f"At most {MAX_MESSAGES} messages are taken.", field="messages")
     return RunInput(
@@ -181,6 +186,17 @@ def _require_public_id(value: str, where: str) -> None:
         raise Problem("invalid_input", "Expected 1 to 128 visible ASCII characters.", field=where)
 
 
+def _require_shallow(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse nesting that JSON libraries and PostgreSQL treat differently."""
+    if depth > MAX_DEPTH:
+        raise Problem("invalid_input", f"At most {MAX_DEPTH} levels of nesting are taken.", field=where)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _require_shallow(item, where, depth + 1)
+
+
 def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
     if len(tools) > MAX_TOOLS:
         raise Problem("invalid_input", f"At most {MAX_TOOLS} tools are taken.", field="tools")
@@ -189,6 +205,7 @@ def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
             raise Problem("invalid_input", f"A tool's name has 1 to {MAX_TOOL_NAME} characters.", field=f"tools[{index}].name")
         if tool.parameters is not None and not isinstance(tool.parameters, dict):
             raise Problem("invalid_input", "Expected a JSON Schema object.", field=f"tools[{index}].parameters")
+        _require_shallow(tool.parameters, f"tools[{index}].parameters")
     return tools
 
 
@@ -217,8 +234,10 @@ def _content(message: _Message, where: str) -> Any:
     if isinstance(content, dict):
         if message.role != "activity":
             raise Problem("invalid_input", "Expected text or a list of parts.", field=f"{where}.content")
+        _require_shallow(content, f"{where}.content")
         return content
     if isinstance(content, list):
+        _require_shallow(content, f"{where}.content")
         return [_part(part, f"{where}.content[{index}]") for index, part in enumerate(content)]
     return content
 

@@ -22,18 +22,22 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncCursor
 from psycopg import errors as pg_errors
+from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
 from agentbackend.foundation.database import Connection, Database
 
 logger = logging.getLogger(__name__)
 
-Row = tuple[Any, ...]
+Row: TypeAlias = tuple[Any, ...]
+Claim: TypeAlias = tuple[UUID, int]
+"""A run and the fence under which somebody writes it."""
 
 _RETRY_FIRST_SECONDS = 0.05
 _RETRY_LONGEST_SECONDS = 1.0
@@ -144,6 +148,10 @@ class Unit:
         """Called by the writer when it takes the unit; nothing is added afterwards."""
         self.state = "sealed"
 
+    def statements(self) -> list[tuple[str, list[list[Any]]]]:
+        """The unit's rows as statements with their parameters, for a transaction other than the writer's."""
+        return [(kind.statement, arrays) for kind, arrays in _arrays([self])]
+
     async def done(self) -> None:
         """Wait for the commit; raises LeaseLostError, UnitRejectedError or WriterStoppedError."""
         if self.state in ("committed", "failed"):
@@ -199,7 +207,7 @@ class GroupWriter:
         self._max_pending_bytes = max_pending_bytes
         self._max_group_units = max_group_units
         self._lock_statement = (
-            "SELECT run.id FROM "  # noqa: S608 - constants of this code
+            "SELECT run.id, run.fence FROM "  # noqa: S608 - constants of this code
             f"{fence_table} AS run JOIN unnest(%b::uuid[], %b::bigint[]) AS u(id, fence) "
             "ON run.id = u.id AND run.fence = u.fence ORDER BY run.id FOR NO KEY UPDATE OF run"
         )
@@ -319,8 +327,8 @@ class GroupWriter:
         for units in by_run.values():
             await self._commit_group(units)
 
-    async def _write_until_known(self, group: list[Unit]) -> set[UUID]:
-        """Write the group, again while the database is away; returns the runs whose fence held."""
+    async def _write_until_known(self, group: list[Unit]) -> set[Claim]:
+        """Write the group, again while the database is away; returns the claims whose fence held."""
         delay = _RETRY_FIRST_SECONDS
         while True:
             try:
@@ -335,32 +343,26 @@ class GroupWriter:
                 self.last_error = ""
                 return held
 
-    async def _write(self, group: list[Unit]) -> set[UUID]:
-        fences = {unit.run_id: unit.fence for unit in group if unit.run_id is not None}
-        # Two owners of one run within one process and group: each under its own fence, so the pair is the key.
-        pairs = {(unit.run_id, unit.fence) for unit in group if unit.run_id is not None}
+    async def _write(self, group: list[Unit]) -> set[Claim]:
+        claims = list({(unit.run_id, unit.fence) for unit in group if unit.run_id is not None})
+        held: set[Claim] = set()
         async with self._database.connection() as connection:
-            if pairs and len(pairs) != len(fences):
-                return await self._write_statements(connection, group, pairs)
-            return await self._write_statements(connection, group, pairs)
+            async with connection.pipeline():
+                lock = await self._lock_runs(connection, claims) if claims else None
+                for kind, arrays in _arrays(group):
+                    await connection.execute(kind.statement, arrays)  # type: ignore[arg-type]
+                await connection.commit()  # in the pipeline: the whole group is one round trip
+            if lock is not None:
+                held = {(run_id, fence) for run_id, fence in await lock.fetchall()}
+        return held
 
-    async def _write_statements(
-        self, connection: Connection, group: Sequence[Unit], pairs: Iterable[tuple[UUID | None, int]]
-    ) -> set[UUID]:
-        ordered = list(pairs)
-        async with connection.pipeline():
-            lock = None
-            if ordered:
-                lock = await connection.execute(
-                    self._lock_statement, ([run_id for run_id, _ in ordered], [fence for _, fence in ordered])  # type: ignore[arg-type]
-                )
-            for kind, arrays in _arrays(group):
-                await connection.execute(kind.statement, arrays)  # type: ignore[arg-type]
-        return {row[0] for row in await lock.fetchall()} if lock is not None else set()
+    async def _lock_runs(self, connection: Connection, claims: list[Claim]) -> AsyncCursor[TupleRow]:
+        parameters = ([run_id for run_id, _ in claims], [fence for _, fence in claims])
+        return await connection.execute(self._lock_statement, parameters)  # type: ignore[arg-type]
 
-    def _settle(self, group: Sequence[Unit], held: set[UUID]) -> None:
+    def _settle(self, group: Sequence[Unit], held: set[Claim]) -> None:
         for unit in group:
-            if unit.run_id is not None and unit.run_id not in held:
+            if unit.run_id is not None and (unit.run_id, unit.fence) not in held:
                 self.statistics.lease_lost += 1
                 unit.settle(LeaseLostError(f"run {unit.run_id} has another owner"))
                 continue
