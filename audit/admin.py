@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, cast
 
@@ -26,12 +25,16 @@ from unfold.views import ChangeList
 from agentbackend.foundation.identifiers import uuid7_floor
 from audit import actions
 from audit.admin_recording import record_console
-from audit.entry import Outcome, Target
+from audit.entry import Outcome, Target, envelope_time
 from audit.models import AuditEvent, AuditPayload
 from audit.search import SearchError, condition
 
 MAX_ROWS_PAGED = 10_000
 LIST_TIMEOUT_MS = 5_000
+ENVELOPE_UNREADABLE = "ENVELOPE UNREADABLE"
+COLUMNS_DIFFER = "COLUMNS DO NOT MATCH THE ENVELOPE"
+PAYLOAD_DIFFERS = "PAYLOAD DOES NOT MATCH ITS COMMITMENT"
+_ALARMING = frozenset({ENVELOPE_UNREADABLE, COLUMNS_DIFFER, PAYLOAD_DIFFERS})
 _OUTCOME_LABELS = {
     Outcome.SUCCESS.value: "success",
     Outcome.DENIED.value: "warning",
@@ -141,7 +144,9 @@ class AuditChangeList(ChangeList):
         query = " ".join(term for term in self.query.split() if not term.startswith("before:"))
         oldest = self.result_list[len(self.result_list) - 1].pk
         parameters = {**self.get_filters_params(), "q": f"{query} before:{oldest}".strip()}
-        messages.info(request, format_html('<a href="?{}">Continue with older events</a>', urlencode(parameters)))
+        messages.info(
+            request, format_html('<a href="?{}">Continue with older events</a>', urlencode(parameters, doseq=True))
+        )
 
 
 @admin.register(AuditEvent)
@@ -151,10 +156,7 @@ class AuditEventAdmin(ModelAdmin):
     list_display = ("time", "actor", "action", "target", "labelled_outcome", "reason", "run")
     list_filter = (PeriodFilter, OutcomeFilter, ActionFilter)
     search_fields = ("id",)  # makes the search box appear; what is searched says `audit.search`
-    search_help_text = (
-        "actor: action: outcome: reason: run: thread: request: target: subject: after: before: — for example "
-        "action:tool.* -outcome:success after:2026-01-31"
-    )
+    list_before_template = "audit/search_help.html"
     ordering = ("-id",)
     sortable_by = ()
     list_per_page = 50
@@ -243,13 +245,14 @@ class AuditEventAdmin(ModelAdmin):
 
     @display(description="Actor")
     def actor(self, event: AuditEvent) -> str:
-        return linked(*_console_target(event.actor_id), event.actor_id)
+        return linked(*_console_target(event.actor_id), event.actor_id, "actor")
 
     @display(description="Target")
     def target(self, event: AuditEvent) -> str:
         if not event.target_kind:
             return ""
-        return linked(event.target_kind, event.target_id, f"{event.target_kind} {event.target_id}".strip())
+        text = f"{event.target_kind} {event.target_id}".strip()
+        return linked(event.target_kind, event.target_id, text, "target")
 
     @display(description="Outcome", label=_OUTCOME_LABELS)
     def labelled_outcome(self, event: AuditEvent) -> str:
@@ -257,20 +260,13 @@ class AuditEventAdmin(ModelAdmin):
 
     @display(description="Run")
     def run(self, event: AuditEvent) -> str:
-        return linked("run", str(event.run_id), str(event.run_id)) if event.run_id else ""
+        return linked("run", str(event.run_id), str(event.run_id), "run") if event.run_id else ""
 
-    @display(
-        description="Integrity",
-        label={
-            "payload matches its commitment": "success",
-            "payload deleted": "info",
-            "no payload": "info",
-            "PAYLOAD DOES NOT MATCH": "danger",
-            "COLUMNS DO NOT MATCH THE ENVELOPE": "danger",
-        },
-    )
-    def integrity(self, event: AuditEvent) -> str:
-        return integrity(event, event.kept_payload)  # type: ignore[attr-defined]
+    @display(description="Integrity")
+    def integrity(self, event: AuditEvent) -> SafeString:
+        said = integrity(event, event.kept_payload)  # type: ignore[attr-defined]
+        colours = "bg-red-100 text-red-700" if said in _ALARMING else "bg-green-100 text-green-700"
+        return format_html('<span class="{} rounded-default px-2 py-1 font-semibold">{}</span>', colours, said)
 
     @display(description="Payload")
     def payload_text(self, event: AuditEvent) -> str:
@@ -279,47 +275,61 @@ class AuditEventAdmin(ModelAdmin):
             return "none"
         if not event.payload_shown:  # type: ignore[attr-defined]
             return "hidden: your account may not see payloads"
-        return pretty(orjson.loads(bytes(payload.body)))
+        return pretty(bytes(payload.body))
 
     @display(description="Envelope")
     def envelope_text(self, event: AuditEvent) -> SafeString:
-        return pretty(event.fields())
+        return pretty(bytes(event.envelope))
 
 
 def integrity(event: AuditEvent, payload: AuditPayload | None) -> str:
     """What can be said of one event by itself: does the payload match, do the columns repeat the envelope?"""
-    fields = event.fields()
-    if any(fields[name] != value for name, value in _repeated(event).items()):
-        return "COLUMNS DO NOT MATCH THE ENVELOPE"
+    try:
+        fields = event.fields()
+    except orjson.JSONDecodeError:
+        return ENVELOPE_UNREADABLE
+    if any(fields.get(name) != value for name, value in _repeated(event).items()):
+        return COLUMNS_DIFFER
     if payload is None:
         return "payload deleted" if fields["commitment"] else "no payload"
-    matches = payload.unpacked().matches(fields["commitment"])
-    return "payload matches its commitment" if matches else "PAYLOAD DOES NOT MATCH"
+    return "payload matches its commitment" if payload.unpacked().matches(fields["commitment"]) else PAYLOAD_DIFFERS
 
 
 def _repeated(event: AuditEvent) -> dict[str, str]:
-    names: Sequence[str] = (
-        "id", "tenant", "actor_id", "subject_id", "action", "target_kind", "target_id", "outcome", "reason",
-        "run_id", "thread_id", "request_id",
-    )  # fmt: skip
-    return {name: str(getattr(event, name) or "") for name in names}
+    """The columns, as the envelope writes them."""
+    columns = {name: str(getattr(event, name) or "") for name in _REPEATED_COLUMNS}
+    return {**columns, "time": envelope_time(event.recorded_at)}
 
 
-def pretty(document: Any) -> SafeString:
-    """A JSON document for reading."""
-    text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
+_REPEATED_COLUMNS = (
+    "id", "tenant", "actor_id", "subject_id", "action", "target_kind", "target_id", "outcome", "reason", "run_id",
+    "thread_id", "request_id",
+)  # fmt: skip
+
+
+def pretty(document: bytes) -> SafeString:
+    """A JSON document for reading; what is none is shown as it is."""
+    try:
+        text = orjson.dumps(orjson.loads(document), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        text = repr(document)
     return format_html('<pre class="whitespace-pre-wrap break-all text-xs">{}</pre>', text)
 
 
-def linked(kind: str, identifier: str, text: str) -> str:
-    """The text, as a link where the setting AUDIT_LINKS knows a page for this kind of thing."""
+def linked(kind: str, identifier: str, text: str, field: str = "") -> str:
+    """The text, as a link to the page that AUDIT_LINKS knows for this kind of thing, or to a search by `field`."""
     url_name = getattr(settings, "AUDIT_LINKS", {}).get(kind)
-    if not url_name or not identifier:
-        return text
+    address = _address(url_name, identifier) if url_name and identifier else ""
+    if not address and field and identifier:
+        address = f"{reverse('admin:audit_auditevent_changelist')}?{urlencode({'q': f'{field}:{identifier}'})}"
+    return format_html('<a class="hover:underline" href="{}">{}</a>', address, text) if address else text
+
+
+def _address(url_name: str, identifier: str) -> str:
     try:
-        return format_html('<a class="text-link" href="{}">{}</a>', reverse(url_name, args=[identifier]), text)
+        return reverse(url_name, args=[identifier])
     except NoReverseMatch:
-        return text
+        return ""
 
 
 def _console_target(actor_id: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from psycopg.errors import LockNotAvailable
 
 from agentbackend.foundation.identifiers import uuid7_floor, uuid7_time
 
@@ -71,9 +72,11 @@ def create_partitions(connection: BaseDatabaseWrapper, months_ahead: int = MONTH
             try:
                 created += _create(connection, table, column, month)
             except OperationalError as error:
+                if not isinstance(error.__cause__, LockNotAvailable):
+                    raise
                 logger.warning(
                     "an audit partition could not be made; its rows go to the default partition",
-                    extra={"partition": month.partition_of(table), "reason": type(error.__cause__).__name__},
+                    extra={"partition": month.partition_of(table)},
                 )
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
@@ -33,8 +33,9 @@ def record(
     request_id: str = "",
     trace_id: str = "",
     details: Mapping[str, Any] | None = None,
+    using: str = DEFAULT_DB_ALIAS,
 ) -> AuditEntry:
-    """Record what the current transaction does; arguments as for `audit.entry.entry`.
+    """Record what the current transaction does; arguments as for `audit.entry.entry`, `using` names the connection.
 
     Raises AuditOutsideTransactionError outside `atomic`, and whatever the database says when it cannot be
     recorded: what must not happen unrecorded is then rolled back with it.
@@ -53,16 +54,15 @@ def record(
         trace_id=trace_id,
         details=details,
     )
-    insert(made)
+    insert(made, using)
     return made
 
 
-def insert(made: AuditEntry) -> None:
-    """Write an entry within the current transaction of Django's default connection."""
+def insert(made: AuditEntry, using: str = DEFAULT_DB_ALIAS) -> None:
+    """Write an entry within the current transaction of one of Django's connections."""
+    connection = connections[using]
     if not connection.in_atomic_block:
-        raise AuditOutsideTransactionError(
-            f"{made.action}: audit.record() must be called inside transaction.atomic()"
-        )
+        raise AuditOutsideTransactionError(f"{made.action}: audit.record() must be called inside transaction.atomic()")
     with connection.cursor() as cursor:
         cursor.execute(_INSERT_EVENT, made.event_row)
         if made.payload_row is not None:

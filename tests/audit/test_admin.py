@@ -133,12 +133,12 @@ def test_the_last_page_that_can_be_reached_leads_on_to_older_events(monkeypatch)
     monkeypatch.setattr("audit.admin.MAX_ROWS_PAGED", 100)
     client, _ = signed_in("view_auditevent")
 
-    first, last = client.get(LIST), client.get(LIST, {"p": 2})
-    [older] = re.findall(r'href="\?(q=before%3A[^"]+)"', last.content.decode())
+    first, last = (client.get(LIST, {"outcome": "success", "p": page}) for page in (1, 2))
+    [older] = re.findall(r'href="\?(outcome=success&amp;q=before%3A[^"]+)"', last.content.decode())
 
     assert "Continue with older events" not in text_of(first)
-    oldest = UUID(older.removeprefix("q=before%3A"))
-    following = listed(client.get(f"{LIST}?{older}"))
+    oldest = UUID(older.rpartition("%3A")[2])
+    following = listed(client.get(f"{LIST}?{html.unescape(older)}"))
     assert min(listed(last)) == oldest
     assert following
     assert max(following) < oldest
@@ -226,6 +226,20 @@ def test_a_page_shows_when_payload_or_columns_do_not_match_the_envelope():
     assert "COLUMNS DO NOT MATCH THE ENVELOPE" in text_of(client.get(page_of(other_column)))
 
 
+def test_an_envelope_that_cannot_be_read_is_shown_with_an_alarm():
+    made = record(details={"city": "London"})
+    client, _ = signed_in("view_auditevent", "view_auditpayload")
+    event_id = uuid4()
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO audit_events SELECT %s, recorded_at, tenant, actor_id, subject_id, action, target_kind, "
+            "target_id, outcome, reason, run_id, thread_id, request_id, '{broken' FROM audit_events WHERE id = %s",
+            [event_id, made.id],
+        )
+
+    assert "ENVELOPE UNREADABLE" in text_of(client.get(page_of(event_id)))
+
+
 def test_reading_an_event_and_searching_are_recorded():
     made = record()
     client, user = signed_in("view_auditevent", "view_auditpayload")
@@ -256,4 +270,4 @@ def test_runs_and_targets_link_to_their_pages_where_the_setting_knows_them(setti
     content = client.get(page_of(made.id)).content.decode()
 
     assert 'href="/admin/auth/user/7/change/"' in content
-    assert f'href="{made.event_row[-4]}' not in content
+    assert f'href="{LIST}?q=run%3A{made.event_row[-4]}"' in content
