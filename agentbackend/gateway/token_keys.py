@@ -140,7 +140,7 @@ def read_key_set(document: bytes) -> dict[str, PyJWK]:
 
 
 def _read_key(entry: Any) -> tuple[str, PyJWK | None]:
-    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig" or "d" in entry:  # d: a private key
         return "", None
     kid, algorithm = entry.get("kid"), _ALGORITHMS.get(str(entry.get("kty")))
     if not isinstance(kid, str) or not kid or algorithm is None or entry.get("alg", algorithm) != algorithm:

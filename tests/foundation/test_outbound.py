@@ -210,6 +210,15 @@ async def test_proxies_of_the_environment_are_ignored(make, monkeypatch):
             assert (await client.get(site.url)).status_code == 200
 
 
+async def test_cookies_of_an_answer_are_not_sent_with_the_next_request(make):
+    async with loopback(lambda seen: Answer(headers={"set-cookie": "session=theirs; Path=/"})) as site:
+        async with make(OutboundPolicy(allowed_hosts=["127.0.0.1"])) as client:
+            await client.get(site.url)
+            await client.get(site.url)
+
+    assert ["cookie" in seen.headers for seen in site.seen] == [False, False]
+
+
 async def test_a_policy_prepares_each_client(make):
     prepared: list[Any] = []
     async with make(OutboundPolicy(prepare=prepared.append)) as client:

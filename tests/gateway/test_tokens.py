@@ -368,6 +368,7 @@ def test_only_usable_keys_of_a_key_set_are_taken():
         public(P384_KEY, "another-curve"),
         public(EC_KEY, "another-algorithm", alg="ES384"),
         public(weak, "weak"),
+        {**json.loads(ECAlgorithm.to_jwk(EC_KEY)), "kid": "private"},
         {"kty": "oct", "k": "c2VjcmV0", "kid": "symmetric", "alg": "HS256"},
         {"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA", "kid": "off-the-curve"},
         {"kty": "RSA", "kid": "empty"},

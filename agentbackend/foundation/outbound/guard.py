@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
 from typing import Any
 
@@ -185,6 +186,11 @@ class GuardedTransport:
         await self._direct.aclose()
         if self._proxied is not None:
             await self._proxied.aclose()
+
+
+def no_cookies() -> CookieJar:
+    """A jar that keeps nothing: clients are shared, and one caller's session at a site must not become another's."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 async def send_guarded(

@@ -8,7 +8,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from agentbackend.foundation.outbound.guard import GuardedConnections, GuardedTransport, send_guarded
+from agentbackend.foundation.outbound.guard import GuardedConnections, GuardedTransport, no_cookies, send_guarded
 from agentbackend.foundation.outbound.limits import ACCEPT_ENCODING
 from agentbackend.foundation.outbound.policy import OutboundPolicy
 
@@ -97,6 +97,7 @@ def guarded_client_httpx2(
         transport=transport,
         timeout=timeout,
         trust_env=False,
+        cookies=no_cookies(),
         follow_redirects=follow_redirects,
         headers=headers,
         base_url=base_url,
