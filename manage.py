@@ -1,11 +1,40 @@
 #!/usr/bin/env python
-"""Django's command line for this project."""
+"""Django's command line for this project. Commands that use the embedded database start it, or join those who use it."""
+
+from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 
-if __name__ == "__main__":
+from agentbackend.embedded_postgres.binaries import NoPostgresError
+from agentbackend.embedded_postgres.cluster import Cluster, EmbeddedDatabaseError
+from agentbackend.embedded_postgres.location import default_location
+
+WITHOUT_DATABASE = {"help", "version", "check", "collectstatic", "demo_model", "makemessages", "compilemessages", "startapp"}
+
+
+def database_for(arguments: list[str]) -> AbstractContextManager[None]:
+    """What keeps the embedded database running while the command does."""
+    command = arguments[1] if len(arguments) > 1 else "help"
+    if command in WITHOUT_DATABASE or "--help" in arguments or not settings.DATABASE_PLAN.embedded:
+        return nullcontext()
+    return Cluster(default_location(settings.AGENTBACKEND_DATA_DIR)).attached()
+
+
+def main() -> None:
+    """Run one command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentbackend.settings")
-    execute_from_command_line(sys.argv)
+    try:
+        with database_for(sys.argv):
+            execute_from_command_line(sys.argv)
+    except (ImproperlyConfigured, NoPostgresError, EmbeddedDatabaseError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -122,6 +122,7 @@ DATABASE_PLAN: DatabasePlan = plan_databases(
     owner_url=_read("DATABASE_OWNER_URL"),
     data_dir=_read("AGENTBACKEND_DATA_DIR"),
 )
+AGENTBACKEND_DATA_DIR: str = _read("AGENTBACKEND_DATA_DIR")
 DATABASES = django_databases(DATABASE_PLAN)
 DATABASE_POOL_SIZE: int = max(2, _read("DATABASE_POOL_SIZE"))
 MIGRATE_ON_START: bool = _read("MIGRATE_ON_START")

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from agentbackend.databases import migrate_now
+from agentbackend.schema import migrate_now
 
 
 class Command(BaseCommand):

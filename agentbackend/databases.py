@@ -1,0 +1,142 @@
+"""Which database the service uses, under which roles, and how connections to it are made.
+
+Two roles: the owner migrates, the runtime role reads and writes rows. The embedded database has a login for each. A database of the
+operator's is reached by `SUPABASE_DATABASE_URL`; migrations use `DATABASE_OWNER_URL` when it is given, else the same login, which
+then takes on the runtime role for everything but migrations. Where that role cannot be had, one role does both, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from agentbackend.embedded_postgres.location import DATABASE, OWNER, RUNTIME, default_location
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = "agentbackend"
+RUNTIME_ROLE = RUNTIME
+PREPARE_AFTER_EXECUTIONS = 5
+TRANSACTION_POOLER_PORT = "6543"
+_POOLER_SUFFIX = ".pooler.supabase.com"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_SEARCH_PATH = f"SET search_path TO {SCHEMA}"
+# Never fails: without the role, or without the right to it, the session keeps the login's own role.
+_ASSUME_RUNTIME_ROLE = (
+    f"SELECT set_config('role', '{RUNTIME_ROLE}', false) FROM pg_roles "  # noqa: S608 - constants
+    f"WHERE rolname = '{RUNTIME_ROLE}' AND pg_has_role(current_user, oid, 'MEMBER')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabasePlan:
+    """How to reach the database: libpq connection strings, and SQL for each new connection of the runtime's."""
+
+    embedded: bool
+    runtime_conninfo: str
+    owner_conninfo: str
+    session_statements: tuple[str, ...]
+    prepare_threshold: int | None
+    warnings: tuple[str, ...] = ()
+
+
+def plan_databases(*, url: str, owner_url: str, data_dir: str) -> DatabasePlan:
+    """Decide from the settings; raises ImproperlyConfigured naming the setting, never with a password."""
+    if not url:
+        if owner_url:
+            raise ImproperlyConfigured("DATABASE_OWNER_URL: is of no use without SUPABASE_DATABASE_URL.")
+        return _embedded_plan(data_dir)
+    runtime, warnings = _conninfo("SUPABASE_DATABASE_URL", url)
+    owner, owner_warnings = _conninfo("DATABASE_OWNER_URL", owner_url) if owner_url else (runtime, [])
+    statements = (_SEARCH_PATH,) if owner_url else (_SEARCH_PATH, _ASSUME_RUNTIME_ROLE)
+    pooled = _is_pooler(conninfo_to_dict(runtime))
+    return DatabasePlan(
+        embedded=False,
+        runtime_conninfo=runtime,
+        owner_conninfo=owner,
+        session_statements=statements,
+        prepare_threshold=None if pooled else PREPARE_AFTER_EXECUTIONS,
+        warnings=tuple(dict.fromkeys([*warnings, *owner_warnings])),
+    )
+
+
+def django_databases(plan: DatabasePlan) -> dict[str, dict[str, Any]]:
+    """Django's DATABASES: `default` is the runtime's, `owner` is for migrations."""
+    return {"default": _django_entry(plan.runtime_conninfo, plan), "owner": _django_entry(plan.owner_conninfo, plan)}
+
+
+def _embedded_plan(data_dir: str) -> DatabasePlan:
+    location = default_location(data_dir)
+    socket = str(location.socket_directory)
+    return DatabasePlan(
+        embedded=True,
+        runtime_conninfo=make_conninfo(host=socket, dbname=DATABASE, user=RUNTIME),
+        owner_conninfo=make_conninfo(host=socket, dbname=DATABASE, user=OWNER),
+        session_statements=(_SEARCH_PATH,),
+        prepare_threshold=PREPARE_AFTER_EXECUTIONS,
+    )
+
+
+def _conninfo(setting: str, url: str) -> tuple[str, list[str]]:
+    """A checked connection string, and what an operator should know about it."""
+    try:
+        parts = urlsplit(url)
+        port = str(parts.port or 5432)
+        fields = conninfo_to_dict(url)
+    except (ValueError, ProgrammingError):
+        raise ImproperlyConfigured(f"{setting}: is no connection URL (postgresql://user:password@host:5432/name).") from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ImproperlyConfigured(f"{setting}: must begin with postgresql://.")
+    host = str(fields.get("host") or "")
+    if not host:
+        raise ImproperlyConfigured(f"{setting}: names no host.")
+    if port == TRANSACTION_POOLER_PORT and (host.endswith(_POOLER_SUFFIX) or host.endswith(".supabase.co")):
+        raise ImproperlyConfigured(
+            f"{setting}: port {port} is Supabase's transaction pooler, which keeps no session (search path, role, LISTEN, advisory "
+            "locks). Use port 5432: the session pooler, or the direct connection."
+        )
+    return _with_tls(setting, url, host, parts.query)
+
+
+def _with_tls(setting: str, url: str, host: str, query: str) -> tuple[str, list[str]]:
+    given = parse_qs(query)
+    certificate = given.get("sslrootcert", [""])[-1]
+    if certificate and certificate != "system" and not Path(certificate).is_file():
+        raise ImproperlyConfigured(f"{setting}: there is no certificate file {certificate!r} (sslrootcert).")
+    if host in _LOOPBACK or host.startswith("/"):
+        return make_conninfo(url), []
+    mode = given.get("sslmode", ["require"])[-1]
+    warnings = []
+    if mode not in ("verify-full", "verify-ca"):
+        warnings.append(
+            f"{setting}: sslmode={mode} does not check whom the service talks to; use sslmode=verify-full with sslrootcert."
+        )
+    return make_conninfo(url, sslmode=mode), warnings
+
+
+def _is_pooler(fields: dict[str, Any]) -> bool:
+    return str(fields.get("host") or "").endswith(_POOLER_SUFFIX)
+
+
+def _django_entry(conninfo: str, plan: DatabasePlan) -> dict[str, Any]:
+    fields = {name: str(value) for name, value in conninfo_to_dict(conninfo).items() if value is not None}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": fields.pop("host", ""),
+        "PORT": fields.pop("port", ""),
+        "NAME": fields.pop("dbname", ""),
+        "USER": fields.pop("user", ""),
+        "PASSWORD": fields.pop("password", ""),
+        # The console opens a connection a request: pools and long-lived connections would pin one to each of Django's threads.
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": {**fields, "prepare_threshold": plan.prepare_threshold},
+        "TEST": {"MIGRATE": False},
+    }
