@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import ipaddress
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -419,13 +420,20 @@ async def test_compressed_answers_are_read(make, encoding, pack):
     assert site.seen[0].headers["accept-encoding"] == "gzip, deflate"
 
 
-async def test_the_limit_counts_what_was_decompressed(make):
-    bomb = gzip.compress(bytes(20 * 1024 * 1024))
+async def test_the_limit_counts_what_was_decompressed_and_a_bomb_does_not_fill_the_memory(make):
+    bomb = gzip.compress(bytes(50 * 1024 * 1024))
 
     async with loopback(lambda seen: Answer(body=bomb, headers={"content-encoding": "gzip"})) as site:
         async with make(OutboundPolicy(allowed_hosts=["127.0.0.1"]), max_response_bytes=1024 * 1024) as client:
-            with pytest.raises(OutboundTooLargeError):
-                await client.get(site.url)
+            tracemalloc.start()
+            try:
+                with pytest.raises(OutboundTooLargeError):
+                    await client.get(site.url)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+
+    assert most < 8 * 1024 * 1024
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
