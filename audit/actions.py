@@ -32,6 +32,11 @@ TOOL_DENIED: Final = "tool.denied"
 TOOL_CALLED: Final = "tool.called"
 TOOL_FAILED: Final = "tool.failed"
 
+# the tool registry
+TOOL_PUBLISHED: Final = "tool.published"
+TOOL_ENABLED: Final = "tool.enabled"
+TOOL_DISABLED: Final = "tool.disabled"
+
 # an error that a caller was shown
 ERROR_SHOWN: Final = "error.shown"
 
