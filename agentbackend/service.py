@@ -93,14 +93,14 @@ class Service:
     async def _writer_is_well(self) -> None:
         if not self.writer.is_running:
             raise readiness.NotReadyError("the writer does not run")
-        if self.writer.oldest_pending_seconds > settings.RUN_LEASE_SECONDS:
+        if self.writer.lag_seconds > settings.RUN_LEASE_SECONDS:
             raise readiness.NotReadyError("the writer is behind")
 
     def _queue_statistics(self) -> dict[str, float]:
         statistics = self.writer.statistics
         return {
             "pending_units": self.writer.pending,
-            "oldest_pending_seconds": round(self.writer.oldest_pending_seconds, 3),
+            "lag_seconds": round(self.writer.lag_seconds, 3),
             "groups": statistics.groups,
             "units": statistics.units,
             "retries": statistics.retries,

@@ -10,7 +10,8 @@ each insert then joins the run on id and fence again. Rows of a run whose fence 
 the units refused fail with LeaseLostError. A plain join, or FOR KEY SHARE, lets a zombie's rows through.
 
 **Unknown outcome.** When the connection breaks the same group is sent again: every statement can be repeated (inserts do nothing
-on conflict, updates set absolute values). The writer does not give up while the database is away; `room()` makes producers wait.
+on conflict, updates set absolute values). The writer does not give up while the database is away; `room()` makes
+producers wait.
 
 **Poison.** When the database refuses a group's data it is retried run by run, and only the culprit fails, with UnitRejectedError.
 """
@@ -199,12 +200,12 @@ class GroupWriter:
         *,
         gap: float = 0.005,
         fence_table: str = "orchestration_run",
-        max_pending_bytes: int = 64 * 1024 * 1024,
+        max_lag_seconds: float = 2.0,
         max_group_units: int = 2000,
     ) -> None:
         self._database = database
         self._gap = gap
-        self._max_pending_bytes = max_pending_bytes
+        self._max_lag_seconds = max_lag_seconds
         self._max_group_units = max_group_units
         self._lock_statement = (
             "SELECT run.id, run.fence FROM "  # noqa: S608 - constants of this code
@@ -212,10 +213,9 @@ class GroupWriter:
             "ON run.id = u.id AND run.fence = u.fence ORDER BY run.id FOR NO KEY UPDATE OF run"
         )
         self._pending: list[Unit] = []
-        self._pending_bytes = 0
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._progress = asyncio.Event()
+        self._in_flight_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self.last_error: str = ""
@@ -237,6 +237,7 @@ class GroupWriter:
                 straggler.cancel()
                 await asyncio.gather(straggler, return_exceptions=True)
         self._fail(self._take(everything=True), WriterStoppedError("the writer was stopped"))
+        self._tell_progress()
 
     @property
     def is_running(self) -> bool:
@@ -249,8 +250,10 @@ class GroupWriter:
         return len(self._pending)
 
     @property
-    def oldest_pending_seconds(self) -> float:
-        """Age of the oldest unit that waits, in seconds: how far the log is behind."""
+    def lag_seconds(self) -> float:
+        """Age of the oldest unit that is not committed, in seconds: how far the log is behind."""
+        if self._in_flight_since is not None:
+            return time.monotonic() - self._in_flight_since
         return time.monotonic() - self._pending[0].enqueued_at if self._pending else 0.0
 
     def submit(self, unit: Unit) -> None:
@@ -269,9 +272,9 @@ class GroupWriter:
         await unit.done()
 
     async def room(self) -> None:
-        """Wait until fewer than `max_pending_bytes` are queued: producers call it before they make more."""
-        if not self._room.is_set():
-            await self._room.wait()
+        """Wait while the log is more than `max_lag_seconds` behind: producers call it before they make more."""
+        while self.lag_seconds > self._max_lag_seconds and self.is_running:
+            await self._progress.wait()
 
     # --- one group after another
 
@@ -285,7 +288,10 @@ class GroupWriter:
                 self._wake.clear()
                 continue
             started = time.monotonic()
+            self._in_flight_since = group[0].enqueued_at
             await self._commit_group(group)
+            self._in_flight_since = None
+            self._tell_progress()
             spent = time.monotonic() - started
             self.statistics.groups += 1
             self.statistics.commit_seconds += spent
@@ -297,12 +303,11 @@ class GroupWriter:
         group, self._pending = self._pending[:count], self._pending[count:]
         for unit in group:
             unit.seal()
-        self._pending_bytes = sum(unit.size for unit in self._pending)
-        if self._pending_bytes + sum(unit.size for unit in group) < self._max_pending_bytes:
-            self._room.set()
-        else:
-            self._room.clear()
         return group
+
+    def _tell_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
 
     async def _commit_group(self, group: list[Unit]) -> None:
         try:
@@ -311,7 +316,6 @@ class GroupWriter:
             await self._commit_run_by_run(group, error)
             return
         self._settle(group, held)
-        self._room.set()
 
     async def _commit_run_by_run(self, group: list[Unit], error: Exception) -> None:
         """A group's data was refused: find the culprit, keep the others."""

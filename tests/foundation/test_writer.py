@@ -160,14 +160,14 @@ async def test_a_hundred_runs_at_once_keep_their_order_without_gaps(database_poo
 
 async def test_producers_wait_while_the_writer_is_behind(database_pool: Database) -> None:
     run_id = await stored_run(database_pool)
-    writer = GroupWriter(database_pool, max_pending_bytes=1000)
-    unit = Unit(run_id, 1)
-    unit.add(EVENT_ROWS, (run_id, 1, 1, b"x" * 2000), size=2000)
-    writer.submit(unit)
-    waiting = asyncio.ensure_future(writer.room())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    async with running(writer):
+    async with running(GroupWriter(database_pool, max_lag_seconds=0.0)) as writer:
+        async with database_pool.connection() as claim:
+            await claim.execute("SELECT FROM orchestration_run WHERE id = %s FOR UPDATE", (run_id,))
+            writer.submit(unit_of(run_id, 1, 1))
+            await _until_somebody_waits_for_a_lock(database_pool)
+            waiting = asyncio.ensure_future(writer.room())
+            await asyncio.sleep(0)
+            assert not waiting.done()
         await asyncio.wait_for(waiting, 10)
 
 

@@ -1,0 +1,80 @@
+"""The environment that all tests run in: set before Django's settings are read."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+_PREFIX = "agentbackend-tests-"
+
+
+def prepare_environment() -> None:
+    """Point every setting at throw-away things; keys are new for each session."""
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="agentbackend.settings",
+        AGENTBACKEND_IGNORE_ENV_FILES="1",
+        AGENTBACKEND_DATA_DIR=str(_throw_away_folder()),
+        DJANGO_DEBUG="1",
+        DJANGO_SECRET_KEY=secrets.token_urlsafe(48),
+        GATEWAY_SIGNING_KEYS=_keys("gateway"),
+        VAULT_KEYS=_keys("vault"),
+        LEDGER_SIGNING_KEYS=_keys("ledger"),
+        MOCK_WEATHER_TOOL_API_KEY="weather-" + secrets.token_hex(8),
+        LOG_LEVEL="INFO",
+    )
+    for name in (
+        "SUPABASE_DATABASE_URL",
+        "DATABASE_OWNER_URL",
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "REDIS_URL",
+        "SUPABASE_URL",
+    ):
+        os.environ.pop(name, None)
+
+
+def _keys(kid: str) -> str:
+    return f"{kid}:{base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def _throw_away_folder() -> Path:
+    """A folder for this session, locked while it lives; folders whose owner was killed are removed."""
+    for stale in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _remove_when_unused(stale)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder.chmod(0o755)  # the server may run as another user
+    lock = os.open(folder / "session.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    owner = os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
+
+
+def _remove_when_unused(folder: Path) -> None:
+    try:
+        lock = os.open(folder / "session.lock", os.O_RDWR)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        _stop_servers(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _stop_servers(folder: Path) -> None:
+    for pid_file in folder.glob("*/data/postmaster.pid"):
+        try:
+            os.kill(int(pid_file.read_text().splitlines()[0]), 2)
+        except (OSError, ValueError, IndexError):
+            continue
