@@ -1,6 +1,10 @@
 """Django's description of this app."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils.module_loading import import_string
+
+from tools.python_functions import discover_functions
 
 
 class ToolsConfig(AppConfig):
@@ -8,3 +12,9 @@ class ToolsConfig(AppConfig):
 
     name = "tools"
     verbose_name = "Tools"
+
+    def ready(self) -> None:
+        """Let the functions register themselves, and bring them into the registry after each `migrate`."""
+        discover_functions()
+        # by name: it needs the models, which this module is too early for
+        post_migrate.connect(import_string("tools.seed.seed_after_migrate"), sender=self, dispatch_uid="tools.seed")

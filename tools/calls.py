@@ -65,7 +65,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """For whom and for what a call is made. `allowed_tools` narrows the registry to an agent's tools; None is all of it."""
+    """For whom and for what a call is made.
+
+    `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, ...
+    """
 
     actor: Actor
     recorder: Recorder

@@ -1,0 +1,1 @@
+"""The tools that come with the service; each module registers its functions."""

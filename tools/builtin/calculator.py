@@ -1,0 +1,32 @@
+"""The calculator as a tool; the arithmetic stands in `tools.arithmetic`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tools.arithmetic import MAX_LENGTH, ArithmeticProblem, calculate
+from tools.calls import SideEffects
+from tools.invocation import ToolError
+from tools.python_functions import tool_function
+
+
+@tool_function(
+    "calculator_tool",
+    title="Calculator",
+    description="""
+        Calculates an arithmetic expression exactly and gives the result as a number. It knows + - * / // % **,
+        parentheses, decimals, and the functions sqrt, abs, round, min, max. Use it for any calculation.
+        """,
+    side_effects=SideEffects.IDEMPOTENT,
+    timeout_seconds=5,
+)
+async def calculator(
+    expression: Annotated[
+        str, {"description": "For example: (2 + 3) * 4 / 7", "minLength": 1, "maxLength": MAX_LENGTH}
+    ],
+) -> str:
+    """The result in decimal digits; raises ToolError that says where and why it cannot be calculated."""
+    try:
+        return calculate(expression)
+    except ArithmeticProblem as problem:
+        raise ToolError(f"{expression!r} cannot be calculated: {problem}") from problem

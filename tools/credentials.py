@@ -1,0 +1,95 @@
+"""Credentials of tools: named by a tool's version, read from the environment at the moment of the call.
+
+Values go to the handler beside the arguments. They never appear in a repr, and `Credentials.hide` takes them
+out of whatever a tool hands back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import orjson
+from django.conf import settings
+
+REDACTED: Final = "[redacted]"
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
+_SHORTEST_HIDDEN = 6  # a shorter value would take ordinary words out of a result
+_OWN_PREFIXES = ("PG", "DJANGO_", "DATABASE_", "AGENTBACKEND_")
+
+
+class MissingCredentialError(Exception):
+    """A credential that the tool requires is not set: an operator sets it. Names it to operators, not to models."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"the credential {name} is not set")
+
+
+class Credentials(Mapping[str, str]):
+    """Values by name, hidden from everybody who prints them."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Credentials({', '.join(self._values)})"
+
+    def hide(self, text: str) -> str:
+        """The text with every value replaced, also where it stands as JSON writes it."""
+        for value in self._values.values():
+            if len(value) >= _SHORTEST_HIDDEN:
+                in_json = orjson.dumps(value).decode()[1:-1]
+                text = text.replace(value, REDACTED).replace(in_json, REDACTED)
+        return text
+
+
+NO_CREDENTIALS: Final = Credentials({})
+
+
+def resolve(names: Iterable[str]) -> Credentials:
+    """The values of these credentials; raises MissingCredentialError for the first that is absent or empty."""
+    return Credentials({name: _value(name) for name in names})
+
+
+def is_present(name: str) -> bool:
+    """Whether a credential is set, for pages that show its state and never its value."""
+    return bool(_environment().get(name, "").strip())
+
+
+def name_problem(name: str) -> str:
+    """Why a tool may not require a credential of this name; empty when it may.
+
+    The service's own secrets lie in the same environment: a tool that could name them could send them away.
+    """
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is not the name of an environment variable in capitals."
+    own = name in settings.SCHEME and "_TOOL_" not in name
+    if own or name.startswith(_OWN_PREFIXES):
+        return f"{name} is a setting of the service itself and cannot be a tool's credential."
+    return ""
+
+
+def _value(name: str) -> str:
+    value = _environment().get(name, "").strip()
+    if not value or name_problem(name):
+        raise MissingCredentialError(name)
+    return value
+
+
+def _environment() -> Mapping[str, str]:
+    environment: Mapping[str, str] = settings.TOOL_CREDENTIALS_FROM_ENVIRONMENT
+    return environment

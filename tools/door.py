@@ -1,0 +1,332 @@
+"""The one door: every tool call goes through `call_tool`, whoever makes it.
+
+The order: known? given to this agent? switched on? role and deny rules? arguments? credentials? Then the permission
+is recorded and committed, and only then the tool is executed; what came of it is recorded after. A refusal is
+recorded, too, and told to the model with what would help. Nothing is executed that cannot be recorded: what the
+recorder raises passes through.
+
+A cancelled call ends with CancelledError and without a second record: permitted and not ended means interrupted.
+A blocking function cannot be stopped; it ends on its thread, unheard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from audit import actions
+from audit.entry import Outcome, Target, entry
+from tools import credentials as tool_credentials
+from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
+from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.roles import Decision
+from tools.handlers import HANDLERS, UnusableHandlerError
+from tools.invocation import ToolError, ToolInvocation
+from tools.output import Output, as_output
+from tools.registry import RegisteredTool, Snapshot, ToolRegistry, registry
+from tools.schemas import problems
+
+logger = logging.getLogger(__name__)
+
+MAX_ARGUMENT_BYTES: Final = 64 * 1024
+MAX_MESSAGE_LENGTH: Final = 2000
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
+_FIRST_PAUSE_SECONDS = 0.1
+
+
+class Refusal(Exception):
+    """The call does not take place. `message` is for the model and the user, `note` for the operator only."""
+
+    def __init__(
+        self, outcome: ToolOutcome, reason: str, message: str, *, retryable: bool = False, note: str = ""
+    ) -> None:
+        self.outcome = outcome
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+        self.note = note
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class _Passing:
+    """A call on its way through the door; `arguments` as far as they could be read."""
+
+    call: ToolCall
+    context: CallContext
+    started: float
+    tool: RegisteredTool | None = None
+    arguments: Any = None
+
+    @property
+    def version(self) -> int:
+        """Number of the version that is called; 0 when there is no such tool."""
+        return self.tool.definition.version if self.tool else 0
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it has taken so far."""
+        return (time.monotonic() - self.started) * 1000
+
+
+async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegistry = registry) -> ToolResult:
+    """Check, record, execute and record a call; whatever the tool does, a result comes back.
+
+    Raises only what the recorder raises (lease lost, writer stopped: nothing more may be done) and CancelledError.
+    """
+    passing = _Passing(call, context, time.monotonic())
+    try:
+        tool, decision = _permitted(passing, await registry.snapshot())
+        # Here come approval, rate limit and budget: after the role, before anything is made ready for the call.
+        arguments = _read_arguments(passing, tool)
+        credentials = _credentials(tool)
+    except Refusal as refusal:
+        return await _refuse(passing, refusal)
+    await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details={"arguments": arguments})
+    result = await _execute(passing, tool, arguments, credentials)
+    await _record_result(passing, result)
+    return result
+
+
+# --- may it be called?
+
+
+def _permitted(passing: _Passing, snapshot: Snapshot) -> tuple[RegisteredTool, Decision]:
+    """The tool and why its caller may use it; raises Refusal."""
+    name, context = passing.call.name, passing.context
+    tool = passing.tool = snapshot.tools.get(name)
+    if tool is None:
+        raise Refusal(ToolOutcome.UNKNOWN_TOOL, "unknown_tool", f"There is no tool named {_quoted(name)}.")
+    if context.allowed_tools is not None and name not in context.allowed_tools:
+        raise Refusal(ToolOutcome.DENIED, "not_a_tool_of_this_agent", f"This agent does not have the tool {name}.")
+    if not tool.enabled:
+        raise Refusal(ToolOutcome.DISABLED, "disabled", f"The tool {name} is switched off.")
+    decision = snapshot.decide(context.actor, tool)
+    if not decision.allowed:
+        message = f"The user may not use the tool {name}. {decision.explanation}"
+        raise Refusal(ToolOutcome.DENIED, decision.reason_code, message)
+    return tool, decision
+
+
+# --- with what?
+
+
+def _read_arguments(passing: _Passing, tool: RegisteredTool) -> dict[str, Any]:
+    """The arguments as they fit the tool's schema; raises Refusal that names what does not fit."""
+    passing.arguments = _bounded(passing.call.arguments)  # what is recorded when they cannot be read
+    passing.arguments = arguments = _parsed(passing.call.arguments)
+    found = problems(tool.input_schema, arguments)
+    if found:
+        raise _invalid("They do not fit the tool's schema: " + "; ".join(found) + ".")
+    return arguments
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if len(text) > MAX_ARGUMENT_BYTES or len(text.encode(errors="surrogatepass")) > MAX_ARGUMENT_BYTES:
+        raise _invalid(f"They are longer than {MAX_ARGUMENT_BYTES} bytes.")
+    if _NUL.search(text):
+        raise _invalid("They hold a NUL character.")
+    try:
+        arguments = orjson.loads(text) if text.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise _invalid(f"They are not JSON: {error}.") from error
+    if not isinstance(arguments, dict):
+        raise _invalid("They must be a JSON object.")
+    return arguments
+
+
+def _invalid(what: str) -> Refusal:
+    message = f"The arguments cannot be used. {what} Call the tool again with arguments that fit."
+    return Refusal(ToolOutcome.INVALID_ARGUMENTS, "invalid_arguments", message, retryable=True)
+
+
+def _credentials(tool: RegisteredTool) -> Credentials:
+    try:
+        return tool_credentials.resolve(tool.required_credentials)
+    except MissingCredentialError as error:
+        message = (
+            f"The tool {tool.definition.name} is not set up completely, so it cannot be used at the moment. "
+            "An operator of this service can set it up."
+        )
+        raise Refusal(
+            ToolOutcome.MISSING_CREDENTIAL, "missing_credential", message, note=f"{error.name} is not set"
+        ) from error
+
+
+# --- doing it
+
+
+async def _execute(
+    passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any], credentials: Credentials
+) -> ToolResult:
+    try:
+        async with asyncio.timeout(tool.timeout_seconds) as limit:
+            value = await _with_retries(tool, arguments, _invocation(passing, tool, credentials))
+    except ToolError as error:
+        message = _bounded(credentials.hide(error.message))
+        return _failed(passing, ToolOutcome.FAILED, message, retryable=error.retryable)
+    except TimeoutError as error:
+        if limit.expired():
+            return _failed(passing, ToolOutcome.TIMED_OUT, _late(tool), retryable=_may_repeat(tool))
+        return _broken(passing, tool, error, credentials)
+    except Exception as error:
+        return _broken(passing, tool, error, credentials)
+    try:
+        output = as_output(value, credentials, tool.output_limit_bytes)
+    except (TypeError, ValueError, RecursionError) as error:
+        return _broken(passing, tool, error, credentials)
+    return _checked(passing, tool, output)
+
+
+async def _with_retries(tool: RegisteredTool, arguments: dict[str, Any], invocation: ToolInvocation) -> Any:
+    """Execute, and again after a failure that may pass, where the tool allows it and time is left."""
+    handler = HANDLERS.get(tool.handler_type)
+    if handler is None:
+        raise UnusableHandlerError(f"there is no handler for {tool.handler_type!r}")
+    tries_left = tool.max_retries if tool.definition.side_effects is not SideEffects.UNSAFE else 0
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await handler.execute(tool.handler, arguments, invocation)
+        except ToolError as error:
+            if not error.retryable or tries_left == 0 or invocation.seconds_left <= pause:
+                raise
+        tries_left -= 1
+        await asyncio.sleep(pause)
+        pause *= 2
+
+
+def _invocation(passing: _Passing, tool: RegisteredTool, credentials: Credentials) -> ToolInvocation:
+    call, context = passing.call, passing.context
+    return ToolInvocation(
+        tool=tool.definition.name,
+        version=tool.definition.version,
+        call_id=call.id,
+        idempotency_key=f"{context.run_id or context.request_id}:{call.id}",
+        actor=context.actor,
+        credentials=credentials,
+        deadline=time.monotonic() + tool.timeout_seconds,
+        run_id=context.run_id,
+    )
+
+
+def _checked(passing: _Passing, tool: RegisteredTool, output: Output) -> ToolResult:
+    """The result, when it is what the tool promises."""
+    found = problems(tool.output_schema, output.value) if tool.output_schema is not None else []
+    if found:
+        logger.error(
+            "a tool's result does not fit its output schema",
+            extra={"tool": tool.definition.name, "version": passing.version, "problems": found},
+        )
+        message = f"The tool {tool.definition.name} gave a result that is not what it promises, so it was withheld."
+        return _failed(passing, ToolOutcome.FAILED, message)
+    return ToolResult(
+        ToolOutcome.OK,
+        output.text,
+        value=None if output.truncated else output.value,
+        version=passing.version,
+        duration_ms=passing.milliseconds,
+        truncated=output.truncated,
+    )
+
+
+def _broken(passing: _Passing, tool: RegisteredTool, error: Exception, credentials: Credentials) -> ToolResult:
+    """A fault of the tool: everything for the operator, nothing of the inside for the model."""
+    name = tool.definition.name
+    trace = credentials.hide("".join(traceback.format_exception(error)))
+    logger.error("the tool %s failed\n%s", name, trace, extra={"tool": name, "version": passing.version})
+    message = f"The tool {name} failed because of a fault inside it. An operator can see what happened in the log."
+    return _failed(passing, ToolOutcome.FAILED, message)
+
+
+def _late(tool: RegisteredTool) -> str:
+    text = f"The tool {tool.definition.name} did not answer within {tool.timeout_seconds:g} seconds."
+    return text if _may_repeat(tool) else text + " It may have taken effect all the same; do not repeat it unasked."
+
+
+def _may_repeat(tool: RegisteredTool) -> bool:
+    return tool.definition.side_effects is not SideEffects.UNSAFE
+
+
+def _failed(passing: _Passing, outcome: ToolOutcome, message: str, *, retryable: bool = False) -> ToolResult:
+    return ToolResult(
+        outcome,
+        message,
+        error=message,
+        retryable=retryable,
+        version=passing.version,
+        duration_ms=passing.milliseconds,
+    )
+
+
+# --- recording
+
+
+_POLICY_OUTCOMES = frozenset({ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED})
+
+
+async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
+    """Record a refusal and tell it: denied by a rule, or impossible as it was asked."""
+    logger.log(
+        logging.WARNING if refusal.note else logging.INFO,
+        "a tool call was refused",
+        extra={"tool": _bounded(passing.call.name), "reason": refusal.reason, "note": refusal.note},
+    )
+    arguments = _bounded(passing.call.arguments) if passing.arguments is None else passing.arguments
+    details = {"arguments": arguments, "message": refusal.message, "note": refusal.note}
+    if refusal.outcome in _POLICY_OUTCOMES:
+        await _record(passing, actions.TOOL_DENIED, Outcome.DENIED, refusal.reason, details)
+    else:
+        await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, refusal.reason, details)
+    return _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
+
+
+async def _record_result(passing: _Passing, result: ToolResult) -> None:
+    details = {"duration_ms": round(result.duration_ms, 1), "truncated": result.truncated}
+    if result.ok:
+        await _record(passing, actions.TOOL_CALLED, details={**details, "result": result.content})
+    else:
+        reason = result.outcome.value
+        await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, reason, {**details, "message": result.error})
+
+
+async def _record(
+    passing: _Passing,
+    action: str,
+    outcome: Outcome = Outcome.SUCCESS,
+    reason: str = "",
+    details: dict[str, Any] | None = None,
+) -> None:
+    context = passing.context
+    about = {"call_id": passing.call.id, "tool": _bounded(passing.call.name), "origin": context.origin}
+    await context.recorder.record(
+        entry(
+            action,
+            actor=context.actor,
+            outcome=outcome,
+            target=Target("tool", passing.call.name),
+            reason=reason,
+            policy_version=passing.tool.policy_version if passing.tool else "",
+            run_id=context.run_id,
+            thread_id=context.thread_id,
+            request_id=context.request_id,
+            trace_id=context.trace_id,
+            details={**about, **(details or {})},
+        )
+    )
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE_LENGTH else text[:MAX_MESSAGE_LENGTH] + "..."
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= 64 else name[:64] + "...")

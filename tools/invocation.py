@@ -1,0 +1,45 @@
+"""What a handler is given beside a call's arguments, and the error by which it says what went wrong."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from audit.actor import Actor
+from tools.credentials import Credentials
+
+
+class ToolError(Exception):
+    """A tool cannot do what was asked; the text is shown to the model and to the user.
+
+    Write what went wrong and what would help. `retryable` says that the same call may succeed in a moment.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        self.message = message
+        self.retryable = retryable
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInvocation:
+    """One call as its handler sees it: who asks, with which credentials, until when.
+
+    `idempotency_key` is the same when the same call is carried out again; `deadline` is a moment of
+    `time.monotonic()`.
+    """
+
+    tool: str
+    version: int
+    call_id: str
+    idempotency_key: str
+    actor: Actor
+    credentials: Credentials
+    deadline: float
+    run_id: UUID | None = None
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the call may still take; 0 when its time is up."""
+        return max(0.0, self.deadline - time.monotonic())

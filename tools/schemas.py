@@ -1,0 +1,80 @@
+"""JSON Schema 2020-12: checking schemas when they are saved, and arguments and results when tools are called.
+
+Nothing is ever fetched: a reference out of the schema is refused. Patterns run with a bounded number of steps.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import jsonschema_rs
+import orjson
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+MAX_SCHEMA_BYTES: Final = 64 * 1024
+MAX_PROBLEMS_TOLD: Final = 5
+
+_MAX_MESSAGE_LENGTH = 300
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
+
+
+class InvalidSchemaError(ValueError):
+    """This is not a JSON Schema that can be used here; the text says why, for the person who wrote it."""
+
+
+def check_schema(schema: object, *, of_object: bool) -> None:
+    """Raise InvalidSchemaError unless this is a usable schema; `of_object`: it must describe an object."""
+    if not isinstance(schema, dict):
+        raise InvalidSchemaError("A schema must be a JSON object.")
+    try:
+        written = orjson.dumps(schema)
+    except orjson.JSONEncodeError as error:
+        raise InvalidSchemaError(f"The schema cannot be written as JSON: {error}.") from error
+    if len(written) > MAX_SCHEMA_BYTES:
+        raise InvalidSchemaError(f"The schema is larger than {MAX_SCHEMA_BYTES} bytes.")
+    if schema.get("$schema", DIALECT) != DIALECT:
+        raise InvalidSchemaError(f"$schema must be {DIALECT} or absent.")
+    if of_object and schema.get("type") != "object":
+        raise InvalidSchemaError('The schema of arguments must say "type": "object".')
+    _compile(schema)
+
+
+def problems(schema: bytes, value: object) -> list[str]:
+    """What does not fit, each with its path, at most MAX_PROBLEMS_TOLD; empty when the value fits.
+
+    `schema` is JSON text: what was compiled for it once is used again. Raises InvalidSchemaError.
+    """
+    told: list[str] = []
+    for error in _compiled(schema).iter_errors(value):
+        told.append(f"{_path(error.instance_path)}: {_shortened(error.message)}")
+        if len(told) == MAX_PROBLEMS_TOLD:
+            break
+    return told
+
+
+@lru_cache(maxsize=1024)
+def _compiled(schema: bytes) -> jsonschema_rs.Draft202012Validator:
+    return _compile(orjson.loads(schema))
+
+
+def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    try:
+        return jsonschema_rs.Draft202012Validator(schema, retriever=_refuse, pattern_options=_PATTERNS)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        where = _path(getattr(error, "instance_path", []))
+        raise InvalidSchemaError(f"{where}: {_shortened(getattr(error, 'message', str(error)))}") from error
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError("references out of the schema are not followed")
+
+
+def _path(parts: list[str | int]) -> str:
+    """`items[0].name`, or `(top level)`."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    return _shortened(path) or "(top level)"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE_LENGTH else text[:_MAX_MESSAGE_LENGTH] + "..."
