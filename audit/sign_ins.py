@@ -54,16 +54,19 @@ def record_failed_sign_in(request: Any = None, **_: Any) -> None:
     _write_ready()
 
 
-def flush() -> None:
-    """Record the counts of minutes that are over; blocks on the database."""
+def flush(*, everything: bool = False) -> None:
+    """Record the counts of minutes that are over, or, at the end of the process, all; blocks on the database."""
     with _lock:
-        _failed.flush()
+        if everything:
+            _failed.flush_all()
+        else:
+            _failed.flush()
     _write_ready()
 
 
-async def flush_async() -> None:
-    """`flush`, from an event loop: the service calls it each minute."""
-    await sync_to_async(flush)()
+async def flush_async(*, everything: bool = False) -> None:
+    """`flush`, from an event loop: the service calls it each minute, and with `everything` when it stops."""
+    await sync_to_async(flush)(everything=everything)
 
 
 def _write_ready() -> None:

@@ -166,8 +166,7 @@ def test_failed_sign_ins_of_an_address_are_counted_and_name_nobody():
     before = set(AuditEvent.objects.filter(action="console.sign_in_failed").values_list("pk", flat=True))
     for _ in range(3):
         sign_in("p4ssw0rd-typed-too-early", "wrong", address)
-    sign_ins._failed.flush_all()
-    sign_ins._write_ready()
+    sign_ins.flush(everything=True)
 
     events = AuditEvent.objects.filter(action="console.sign_in_failed").exclude(pk__in=before)
     first, *counted = sorted(events, key=lambda event: event.pk)
