@@ -94,11 +94,13 @@ async def note_titles(database: Database, actor: Actor, limit: int = 20) -> list
 
 # A note that exists may be replaced however many there are. `xmax` of a row just inserted is 0.
 _SAVE = """
+WITH given AS (SELECT %(tenant)s::text AS tenant, %(owner)s::text AS owner_id, %(title)s::text AS title),
+     own AS (SELECT note.title FROM tools_note AS note JOIN given USING (tenant, owner_id))
 INSERT INTO tools_note AS note (id, tenant, owner_id, title, content)
-SELECT %(id)s, %(tenant)s, %(owner)s, %(title)s, %(content)s
-WHERE (SELECT count(*) FROM tools_note WHERE tenant = %(tenant)s AND owner_id = %(owner)s) < %(limit)s
-   OR EXISTS (SELECT FROM tools_note
-              WHERE tenant = %(tenant)s AND owner_id = %(owner)s AND lower(title) = lower(%(title)s))
+SELECT %(id)s, given.tenant, given.owner_id, given.title, %(content)s
+FROM given
+WHERE (SELECT count(*) FROM own) < %(limit)s
+   OR EXISTS (SELECT FROM own WHERE lower(own.title) = lower(given.title))
 ON CONFLICT (tenant, owner_id, lower(title))
 DO UPDATE SET title = excluded.title, content = excluded.content, updated_at = now()
 RETURNING xmax <> 0

@@ -52,7 +52,7 @@ def seed_roles(using: str = DEFAULT_DB_ALIAS) -> None:
 
 
 def _seed(function: PythonFunction, using: str) -> bool:
-    in_code = _definition_in_code(function)
+    in_code = definition_in_code(function)
     tool, is_new = Tool.objects.using(using).get_or_create(name=function.name)
     if tool.code_definition == in_code.as_dict():
         return False
@@ -67,7 +67,8 @@ def _seed(function: PythonFunction, using: str) -> bool:
     return version.pk != before
 
 
-def _definition_in_code(function: PythonFunction) -> Definition:
+def definition_in_code(function: PythonFunction) -> Definition:
+    """What a version says of a function, as the code has it."""
     return Definition(**function.definition.as_dict(), handler={"function": function.name})
 
 
