@@ -92,7 +92,9 @@ def _conninfo(setting: str, url: str) -> tuple[str, list[str]]:
         port = str(parts.port or 5432)
         fields = conninfo_to_dict(url)
     except (ValueError, ProgrammingError):
-        raise ImproperlyConfigured(f"{setting}: is no connection URL (postgresql://user:password@host:5432/name).") from None
+        raise ImproperlyConfigured(
+            f"{setting}: is no connection URL (postgresql://user:password@host:5432/name)."
+        ) from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise ImproperlyConfigured(f"{setting}: must begin with postgresql://.")
     host = str(fields.get("host") or "")

@@ -61,7 +61,9 @@ def prepare_schema(connection: BaseDatabaseWrapper) -> None:
 def _ensure_runtime_role(connection: BaseDatabaseWrapper) -> bool:
     """Whether the runtime role exists; made here on a database of the operator's, where the login may make roles."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = %s", [RUNTIME_ROLE])
+        cursor.execute(
+            "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = %s", [RUNTIME_ROLE]
+        )
         found = cursor.fetchone()
     if found is not None and (found[0] or settings.DATABASE_PLAN.embedded):
         return True

@@ -9,25 +9,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
+from collections.abc import Awaitable, Callable
 
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from django.conf import settings
 
 from agentbackend import readiness
+from agentbackend.metrics import register_refresher
+from agentbackend.foundation import metrics
 from agentbackend.foundation.database import database
 from agentbackend.foundation.outbound import OutboundPolicy
 from agentbackend.foundation.writer import GroupWriter
 from agentbackend.gateway.authentication import Authenticator, key_set_host
 from agentbackend.gateway.nonces import prune_nonces
 from agentbackend.gateway.recording import GatewayRecorder
+from agentbackend.schema import pending_migrations
+from audit import sign_ins
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port.opening import ModelConfig, open_model_port
 from orchestration.model_port import ModelPort
 from tools.builtin import debug
 
 logger = logging.getLogger(__name__)
-
-NONCE_PRUNE_SECONDS = 60.0
 
 
 class Service:
@@ -44,7 +48,7 @@ class Service:
         self._model_port: ModelPort | None = None
         self._loops: list[asyncio.Task[None]] = []
         self.is_draining = False
-        self.started_at = time.time()
+        self._migrated = False
 
     async def start(self) -> None:
         """Open the pool, the writer, the model port and the engine; raises what keeps the service from working."""
@@ -61,7 +65,10 @@ class Service:
         loop = asyncio.get_running_loop()
         self._loops = [
             loop.create_task(self.recorder.refusals.run(), name="refusals"),
-            loop.create_task(_prune_nonces_forever(), name="nonces"),
+            loop.create_task(_each_minute(prune_nonces, "expired nonces could not be removed"), name="nonces"),
+            loop.create_task(
+                _each_minute(sign_ins.flush_async, "failed sign-ins could not be counted"), name="sign-ins"
+            ),
         ]
         self._register_sources()
         # What start-up made lives as long as the process: the collector need not look at it again.
@@ -77,7 +84,7 @@ class Service:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        self.recorder.refusals.flush()
+        await sign_ins.flush_async(everything=True)
         await self.writer.stop()
         if self._model_port is not None:
             await self._model_port.aclose()
@@ -86,9 +93,39 @@ class Service:
         logger.info("the service has stopped")
 
     def _register_sources(self) -> None:
+        readiness.register("database", self._database_is_well)
+        readiness.register("migrations", self._migrations_are_applied)
+        readiness.register("channel_layer", _channel_layer_is_well)
         readiness.register("writer", self._writer_is_well)
+        readiness.register("accepting", self._is_accepting)
+        register_refresher(self._refresh_gauges)
         debug.register_source("pool", self.database.statistics)
         debug.register_source("queue", self._queue_statistics)
+
+    async def _database_is_well(self) -> None:
+        await self.database.fetch_one("SELECT 1")
+
+    async def _migrations_are_applied(self) -> None:
+        if not self._migrated:
+            if await sync_to_async(pending_migrations)():
+                raise readiness.NotReadyError("migrations are missing")
+            self._migrated = True
+
+    async def _is_accepting(self) -> None:
+        if self.is_draining or not self.engine.is_accepting:
+            raise readiness.NotReadyError("shutting down")
+
+    def _refresh_gauges(self) -> None:
+        written, pool = self.writer.statistics, self.database.statistics()
+        metrics.runs_active.set(self.engine.active_runs)
+        metrics.writer_groups.set(written.groups)
+        metrics.writer_units.set(written.units)
+        metrics.writer_retries.set(written.retries)
+        metrics.writer_pending.set(self.writer.pending)
+        metrics.writer_lag_seconds.set(self.writer.lag_seconds)
+        metrics.pool_connections.labels(state="open").set(pool.get("pool_size", 0))
+        metrics.pool_connections.labels(state="free").set(pool.get("pool_available", 0))
+        metrics.pool_waiting.set(pool.get("requests_waiting", 0))
 
     async def _writer_is_well(self) -> None:
         if not self.writer.is_running:
@@ -134,13 +171,22 @@ def _model_config() -> ModelConfig:
     )
 
 
-async def _prune_nonces_forever() -> None:
+async def _channel_layer_is_well() -> None:
+    layer = get_channel_layer()
+    if layer is None:
+        raise readiness.NotReadyError("there is no channel layer")
+    channel = await layer.new_channel("readiness")
+    await layer.send(channel, {"type": "readiness.check"})
+    await layer.receive(channel)
+
+
+async def _each_minute(work: Callable[[], Awaitable[object]], complaint: str) -> None:
     while True:
-        await asyncio.sleep(NONCE_PRUNE_SECONDS)
+        await asyncio.sleep(60.0)
         try:
-            await prune_nonces()
+            await work()
         except Exception:
-            logger.exception("expired nonces could not be removed")
+            logger.exception(complaint)
 
 
 service = Service()

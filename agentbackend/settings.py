@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from agentbackend.databases import DatabasePlan, django_databases, plan_databases
 from agentbackend.foundation.keyring import KeyRing, KeyRingError
+from agentbackend.structured_logging import configure_logging
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -263,6 +264,12 @@ LOG_LEVEL: str = _read("LOG_LEVEL").upper()
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(f"LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got {LOG_LEVEL!r}.")
 LOGGING_CONFIG = None
+configure_logging(LOG_LEVEL, debug=DEBUG)
+AUDIT_LINKS = {
+    "run": "admin:orchestration_run_change",
+    "auth.user": "admin:auth_user_change",
+    "tools.tool": "admin:tools_tool_change",
+}
 METRICS_TOKEN: str = _read("METRICS_TOKEN")
 METRICS_ALLOWED_FROM: list[str] = _list("METRICS_ALLOWED_FROM")
 OTEL_EXPORTER_OTLP_ENDPOINT: str = _read("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -273,7 +280,13 @@ def _configuration_problems() -> list[str]:
     """What makes serving unsafe with this configuration; each line names the setting."""
     if DEBUG:
         return [] if SECRET_KEY else ["DJANGO_SECRET_KEY: is not set."]
-    required = ("DJANGO_SECRET_KEY", "GATEWAY_SIGNING_KEYS", "VAULT_KEYS", "LEDGER_SIGNING_KEYS", "DJANGO_ALLOWED_HOSTS")
+    required = (
+        "DJANGO_SECRET_KEY",
+        "GATEWAY_SIGNING_KEYS",
+        "VAULT_KEYS",
+        "LEDGER_SIGNING_KEYS",
+        "DJANGO_ALLOWED_HOSTS",
+    )
     return [f"{name}: must be set when DJANGO_DEBUG is off." for name in required if name not in _set_by_operator]
 
 

@@ -89,7 +89,9 @@ def _written_at_once(protocol: Any, body: bytes) -> bool:
     chunk = b"%x\r\n%b\r\n" % (len(body), body)
     protocol.sentLength += len(body)
     written = transport.writeSomeData(chunk)
-    if not isinstance(written, int) or written < 0:  # an error: Twisted finds it on its own path and closes the connection
+    if (
+        not isinstance(written, int) or written < 0
+    ):  # an error: Twisted finds it on its own path and closes the connection
         transport.write(chunk)
     elif written < len(chunk):
         transport.write(chunk[written:])

@@ -61,7 +61,9 @@ class RunConsumer(AsyncConsumer):
     """What the endpoints share: gather the request, hand it to `answer`, stream, notice that the client left."""
 
     methods: ClassVar[tuple[str, ...]] = ("GET",)
-    channel_layer_alias = "none"  # viewers are woken directly; a layer's channel for each stream would cost and serve nothing
+    channel_layer_alias = (
+        "none"  # viewers are woken directly; a layer's channel for each stream would cost and serve nothing
+    )
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -146,7 +148,9 @@ class RunConsumer(AsyncConsumer):
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         except (DatabaseError, PoolTimeout, OSError):
             logger.warning("a stream ended because the log could not be read")
-            await self._send_error(dialect, "stream_interrupted", "The event log cannot be read at the moment; resume later.")
+            await self._send_error(
+                dialect, "stream_interrupted", "The event log cannot be read at the moment; resume later."
+            )
         except Exception:
             logger.exception("a stream failed")
             await self._send_error(dialect, "stream_interrupted", "The stream failed; resume with the last event's id.")
@@ -170,10 +174,14 @@ class RunConsumer(AsyncConsumer):
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         metrics.requests_refused.labels(code=problem.code).inc()
-        self._record(actions.REQUEST_REFUSED, outcome=Outcome.DENIED, reason=problem.code, details=_refusal_details(problem))
+        self._record(
+            actions.REQUEST_REFUSED, outcome=Outcome.DENIED, reason=problem.code, details=_refusal_details(problem)
+        )
         body = problem.body(self.scope.get("request_id", ""))
         headers: Headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
-        await self._start(problem.kind.status, [*headers, (b"content-length", str(len(body)).encode()), *problem.headers])
+        await self._start(
+            problem.kind.status, [*headers, (b"content-length", str(len(body)).encode()), *problem.headers]
+        )
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _start(self, status: int, headers: Headers) -> None:
@@ -185,7 +193,12 @@ class RunConsumer(AsyncConsumer):
         return [(b"x-run-id", run.public_id.encode()), (b"x-thread-id", run.thread_public_id.encode())]
 
     def _record(
-        self, action: str, *, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
+        self,
+        action: str,
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        reason: str = "",
+        details: dict[str, Any] | None = None,
     ) -> None:
         run = self._run
         self.engine.record(
@@ -203,7 +216,15 @@ class RunConsumer(AsyncConsumer):
 
     # --- beginning and resuming
 
-    async def begin(self, run_input: RunInput, dialect: Dialect, request: _Request, *, agent: str = "", standing_key: str | None = None) -> None:
+    async def begin(
+        self,
+        run_input: RunInput,
+        dialect: Dialect,
+        request: _Request,
+        *,
+        agent: str = "",
+        standing_key: str | None = None,
+    ) -> None:
         """Create a run and stream it."""
         run = await self.engine.start_run(
             RunRequest(
@@ -350,4 +371,3 @@ def _refusal_details(problem: Problem) -> dict[str, Any]:
 
 def _trace_context(headers: dict[str, str]) -> TraceContext | None:
     return propagate.extract(headers) if "traceparent" in headers else None
-

@@ -345,7 +345,11 @@ def _opening_entries(new: NewRun, run_id: UUID, thread_id: UUID) -> list[AuditEn
         "request_id": new.request_id,
         "trace_id": new.trace_id,
     }
-    request_details = {"agent": new.agent.slug, "messages": new.new_messages, "frontend_tools": [t.name for t in new.run_input.tools]}
+    request_details = {
+        "agent": new.agent.slug,
+        "messages": new.new_messages,
+        "frontend_tools": [t.name for t in new.run_input.tools],
+    }
     return [
         entry(actions.REQUEST_OPENED, target=Target("thread", str(thread_id)), details=request_details, **common),
         entry(actions.RUN_STARTED, target=Target("run", str(run_id)), details={"agent": new.agent.slug}, **common),

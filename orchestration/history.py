@@ -42,7 +42,9 @@ class MergedHistory:
 def merge(server: Sequence[dict[str, Any]], client: Sequence[dict[str, Any]]) -> MergedHistory:
     """Take from the client's messages what the server does not know; never let it change what the server holds."""
     server_ids = {message["id"] for message in server}
-    new = _unique(message for message in client if message["id"] not in server_ids and _may_say(message, server, first=not server))
+    new = _unique(
+        message for message in client if message["id"] not in server_ids and _may_say(message, server, first=not server)
+    )
     known = list(server) if new else _up_to_last_question(server, client)
     agrees = _ids((*known, *new)) == _ids(client)
     return MergedHistory(known, new, agrees, _awaits_answer(known, new, client))
@@ -77,7 +79,9 @@ def _up_to_last_question(server: Sequence[dict[str, Any]], client: Sequence[dict
     return list(server) if position is None else list(server[: position + 1])
 
 
-def _awaits_answer(known: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], client: Sequence[dict[str, Any]]) -> bool:
+def _awaits_answer(
+    known: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], client: Sequence[dict[str, Any]]
+) -> bool:
     if new:
         return new[-1]["role"] != "assistant"
     return bool(client) and bool(known) and client[-1]["role"] == "user" and known[-1]["id"] == client[-1]["id"]
@@ -93,10 +97,15 @@ def estimate_tokens(message: dict[str, Any]) -> int:
     """A rough count: characters over four, and a flat sum for media."""
     content = message.get("content")
     if isinstance(content, list):
-        size = sum(len(part["text"]) if part.get("type") == "text" else _MEDIA_TOKENS * CHARACTERS_PER_TOKEN for part in content)
+        size = sum(
+            len(part["text"]) if part.get("type") == "text" else _MEDIA_TOKENS * CHARACTERS_PER_TOKEN
+            for part in content
+        )
     else:
         size = len(content) if isinstance(content, str) else 0
-    size += sum(len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in message.get("toolCalls", ()))
+    size += sum(
+        len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in message.get("toolCalls", ())
+    )
     return size // CHARACTERS_PER_TOKEN + _MESSAGE_OVERHEAD_TOKENS
 
 
@@ -125,9 +134,7 @@ def system_prompt(instructions: str, context: Sequence[ContextItem]) -> str:
     return f"{instructions}\n\nContext given by the application:\n{lines}".strip()
 
 
-def to_model(
-    messages: Sequence[dict[str, Any]], *, system: str, with_media: bool = True
-) -> list[dict[str, Any]]:
+def to_model(messages: Sequence[dict[str, Any]], *, system: str, with_media: bool = True) -> list[dict[str, Any]]:
     """AG-UI messages as chat-completions messages; calls without a result get one that says so."""
     result: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     answers = {message["toolCallId"]: message for message in messages if message["role"] == "tool"}

@@ -26,7 +26,15 @@ EVENT_ROWS = insert_rows(
 )
 STEP_ROWS = insert_rows(
     "orchestration_step",
-    {"id": "uuid", "run_id": "uuid", "number": "int", "kind": "text", "name": "text", "status": "text", "detail": "jsonb"},
+    {
+        "id": "uuid",
+        "run_id": "uuid",
+        "number": "int",
+        "kind": "text",
+        "name": "text",
+        "status": "text",
+        "detail": "jsonb",
+    },
     order=2,
 )
 STEP_END_ROWS = update_rows(

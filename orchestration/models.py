@@ -25,7 +25,10 @@ class Agent(models.Model):
     instructions = models.TextField(blank=True, db_default="", help_text="The system prompt's own part.")
     model = models.CharField(max_length=200, blank=True, db_default="", help_text="Empty: the service's OPENAI_MODEL.")
     temperature = models.FloatField(
-        null=True, blank=True, validators=[MinValueValidator(0.0), MaxValueValidator(2.0)], help_text="Empty: the model's own."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.0), MaxValueValidator(2.0)],
+        help_text="Empty: the model's own.",
     )
     max_output_tokens = models.PositiveIntegerField(null=True, blank=True)
     max_iterations = models.PositiveIntegerField(
@@ -33,7 +36,9 @@ class Agent(models.Model):
         help_text="Model turns in one run; MAX_ITERATIONS_PER_TURN is the ceiling.",
     )  # fmt: skip
     history_token_budget = models.PositiveIntegerField(
-        db_default=12000, default=12000, help_text="How much of the thread's history the model is shown, in tokens (estimated)."
+        db_default=12000,
+        default=12000,
+        help_text="How much of the thread's history the model is shown, in tokens (estimated).",
     )
     tools = ArrayField(
         models.CharField(max_length=64), blank=True, default=list, db_default=[],
@@ -48,7 +53,9 @@ class Agent(models.Model):
         ordering = ("name",)
         permissions = [("use_playground", "Can talk to agents in the playground")]
         constraints = [
-            models.UniqueConstraint(fields=["is_default"], condition=models.Q(is_default=True), name="one_default_agent")
+            models.UniqueConstraint(
+                fields=["is_default"], condition=models.Q(is_default=True), name="one_default_agent"
+            )
         ]
 
     def __str__(self) -> str:
@@ -72,7 +79,10 @@ class Thread(models.Model):
     owner_id = models.CharField(max_length=64)
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="threads")
     standing_key = models.CharField(
-        max_length=128, null=True, blank=True, help_text="Set on the thread that GET /ag-ui/events continues: the session id, or '-'."
+        max_length=128,
+        null=True,
+        blank=True,
+        help_text="Set on the thread that GET /ag-ui/events continues: the session id, or '-'.",
     )
     title = models.CharField(max_length=200, blank=True, db_default="")
     state = models.JSONField(null=True, blank=True, help_text="AG-UI shared state after the last run.")
@@ -126,7 +136,9 @@ class Run(models.Model):
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="runs")
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="runs")
     parent_public_id = models.CharField(max_length=128, blank=True, db_default="")
-    input = models.JSONField(default=dict, db_default={}, help_text="What the runner needs to go on: messages, tools, state.")
+    input = models.JSONField(
+        default=dict, db_default={}, help_text="What the runner needs to go on: messages, tools, state."
+    )
     idempotency_key = models.CharField(max_length=128, null=True, blank=True)
     # where it stands
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.QUEUED)
@@ -137,13 +149,17 @@ class Run(models.Model):
     model_turns = models.PositiveIntegerField(db_default=0)
     input_tokens = models.PositiveBigIntegerField(db_default=0)
     output_tokens = models.PositiveBigIntegerField(db_default=0)
-    last_seq = models.PositiveBigIntegerField(db_default=0, help_text="Number of the last event, set when the run ends.")
+    last_seq = models.PositiveBigIntegerField(
+        db_default=0, help_text="Number of the last event, set when the run ends."
+    )
     event_bytes = models.PositiveBigIntegerField(db_default=0)
     # who holds it
     fence = models.BigIntegerField(db_default=0)
     lease_owner = models.CharField(max_length=64, blank=True, db_default="")
     lease_expires_at = models.DateTimeField(null=True, blank=True)
-    cancel_requested_at = models.DateTimeField(null=True, blank=True, help_text="A request; the owner of the run carries it out.")
+    cancel_requested_at = models.DateTimeField(
+        null=True, blank=True, help_text="A request; the owner of the run carries it out."
+    )
     cancel_requested_by = models.CharField(max_length=64, blank=True, db_default="")
     journal_version = models.PositiveSmallIntegerField(db_default=1)
     # traces
@@ -170,7 +186,9 @@ class Run(models.Model):
         indexes = [
             # abandoned runs: active, lease ended
             models.Index(
-                fields=["lease_expires_at"], condition=models.Q(status__in=["queued", "running"]), name="run_active_lease"
+                fields=["lease_expires_at"],
+                condition=models.Q(status__in=["queued", "running"]),
+                name="run_active_lease",
             ),
             # the console's lists
             models.Index(fields=["status", "-id"], name="run_by_status"),
@@ -231,7 +249,9 @@ class Step(models.Model):
     kind = models.CharField(max_length=16, choices=Kind.choices)
     name = models.CharField(max_length=200, db_default="")
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.STARTED)
-    detail = models.JSONField(default=dict, db_default={}, help_text="Model turn: the message. Tool call: arguments and result.")
+    detail = models.JSONField(
+        default=dict, db_default={}, help_text="Model turn: the message. Tool call: arguments and result."
+    )
     started_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
 

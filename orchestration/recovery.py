@@ -42,7 +42,14 @@ async def end_abandoned_runs(
 
 
 async def _end(
-    database: Database, writer: GroupWriter, live: LiveRuns, *, run_id: UUID, public_id: str, thread_id: UUID, fence: int
+    database: Database,
+    writer: GroupWriter,
+    live: LiveRuns,
+    *,
+    run_id: UUID,
+    public_id: str,
+    thread_id: UUID,
+    fence: int,
 ) -> None:
     last_seq, size, open_items = await _fold_log(database, run_id)
     channel = live.open_local(run_id, public_id)

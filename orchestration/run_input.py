@@ -202,7 +202,9 @@ def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
         raise Problem("invalid_input", f"At most {MAX_TOOLS} tools are taken.", field="tools")
     for index, tool in enumerate(tools):
         if not 1 <= len(tool.name) <= MAX_TOOL_NAME:
-            raise Problem("invalid_input", f"A tool's name has 1 to {MAX_TOOL_NAME} characters.", field=f"tools[{index}].name")
+            raise Problem(
+                "invalid_input", f"A tool's name has 1 to {MAX_TOOL_NAME} characters.", field=f"tools[{index}].name"
+            )
         if tool.parameters is not None and not isinstance(tool.parameters, dict):
             raise Problem("invalid_input", "Expected a JSON Schema object.", field=f"tools[{index}].parameters")
         _require_shallow(tool.parameters, f"tools[{index}].parameters")

@@ -37,7 +37,9 @@ from tools.registry import offered_tools
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("orchestration")
 
-_STOPPED_TEXT = "I stopped here: this took {turns} steps, which is as many as one answer may take. Ask me to go on if that helps."
+_STOPPED_TEXT = (
+    "I stopped here: this took {turns} steps, which is as many as one answer may take. Ask me to go on if that helps."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,9 @@ class Runner:
             self._end_step(step_id, step_name, "failed", {"error": error.code})
             metrics.model_turns.labels(outcome=error.code).inc()
             details = {"model": self.task.model, "code": error.code}
-            self.journal.audit(self._entry(actions.MODEL_TURN, outcome=Outcome.FAILURE, reason=error.code, details=details))
+            self.journal.audit(
+                self._entry(actions.MODEL_TURN, outcome=Outcome.FAILURE, reason=error.code, details=details)
+            )
             raise
 
     async def _stream_once(self, plan: _TurnPlan, *, with_media: bool) -> StreamedTurn:
@@ -286,7 +290,10 @@ class Runner:
         cut_off = turn.finish_reason == "length"
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._call(call, cut_off=cut_off and call is turn.tool_calls[-1])) for call in ours]
+                tasks = [
+                    group.create_task(self._call(call, cut_off=cut_off and call is turn.tool_calls[-1]))
+                    for call in ours
+                ]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         for task in tasks:
@@ -298,7 +305,9 @@ class Runner:
 
     async def _call(self, call: ToolCall, *, cut_off: bool) -> dict[str, Any]:
         step_name = f"tool call {call.name} {call.id}"
-        step_id = self._start_step("tool_call", step_name, {"toolCallId": call.id, "name": call.name, "arguments": call.arguments})
+        step_id = self._start_step(
+            "tool_call", step_name, {"toolCallId": call.id, "name": call.name, "arguments": call.arguments}
+        )
         result = _CUT_OFF if cut_off else await self._through_the_door(call)
         message = _tool_message(call, result)
         metadata = {"error": {"code": result.outcome.value, "retryable": result.retryable}}
@@ -352,10 +361,18 @@ class Runner:
         self._conversation.add({"id": message_id, "role": "assistant", "content": text})
         self._conversation.response = text
         result = {"stopped": "max_iterations", "iterations": self._totals.turns}
-        await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason="max_iterations")
+        await self._finish(
+            "finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason="max_iterations"
+        )
 
     async def _finish(
-        self, status: str, outcome: dict[str, Any], action: str, *, result: dict[str, Any] | None = None, reason: str = ""
+        self,
+        status: str,
+        outcome: dict[str, Any],
+        action: str,
+        *,
+        result: dict[str, Any] | None = None,
+        reason: str = "",
     ) -> None:
         given = self.task.run_input
         self.journal.emit(
@@ -368,7 +385,9 @@ class Runner:
             )
         )
         self._end_rows(status, outcome)
-        self.journal.audit(self._entry(action, reason=reason, details={"turns": self._totals.turns, "outcome": outcome["type"]}))
+        self.journal.audit(
+            self._entry(action, reason=reason, details={"turns": self._totals.turns, "outcome": outcome["type"]})
+        )
         await self.journal.flush()
 
     async def _fail(self, code: str, message: str) -> None:
@@ -377,7 +396,9 @@ class Runner:
         self.journal.emit(ev.RunError(message=message, code=code, usage=self._usage()))
         self._end_rows("failed", None, code, message)
         self.journal.audit(self._entry(actions.RUN_FAILED, outcome=Outcome.FAILURE, reason=code))
-        self.journal.audit(self._entry(actions.ERROR_SHOWN, outcome=Outcome.FAILURE, reason=code, details={"message": message}))
+        self.journal.audit(
+            self._entry(actions.ERROR_SHOWN, outcome=Outcome.FAILURE, reason=code, details={"message": message})
+        )
         await self.journal.flush()
         logger.warning("a run failed", extra={"code": code, "acts_next": PROBLEMS[code].acts_next.value})
 
@@ -435,7 +456,12 @@ class Runner:
         self.journal.step_ended(step_id, status=status, detail=detail, at=datetime.now(UTC))
 
     def _entry(
-        self, action: str, *, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
+        self,
+        action: str,
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        reason: str = "",
+        details: dict[str, Any] | None = None,
     ) -> AuditEntry:
         return entry(
             action,

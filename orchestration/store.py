@@ -160,7 +160,15 @@ async def _create_run(
             title = title_of(new.new_messages)
             await connection.execute(
                 _THREAD_INSERT,
-                (known_thread_id, new.run_input.thread_id, actor.tenant, actor.id, new.agent.id, new.standing_key, title),
+                (
+                    known_thread_id,
+                    new.run_input.thread_id,
+                    actor.tenant,
+                    actor.id,
+                    new.agent.id,
+                    new.standing_key,
+                    title,
+                ),
             )
         await _insert_run(connection, new, run_id, known_thread_id)
         for statement, parameters in audit_unit.statements():

@@ -11,6 +11,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+_UNSET = (
+    "SUPABASE_DATABASE_URL", "DATABASE_OWNER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "REDIS_URL", "SUPABASE_URL",
+    "SUPABASE_JWT_SECRET", "OUTBOUND_PROXY", "OUTBOUND_ALLOWED_HOSTS", "OUTBOUND_CA_FILE", "GATEWAY_UNSIGNED_FROM",
+    "DJANGO_ALLOWED_HOSTS", "OTEL_EXPORTER_OTLP_ENDPOINT", "METRICS_TOKEN",
+)  # fmt: skip
 _PREFIX = "agentbackend-tests-"
 
 
@@ -28,14 +33,7 @@ def prepare_environment() -> None:
         MOCK_WEATHER_TOOL_API_KEY="weather-" + secrets.token_hex(8),
         LOG_LEVEL="INFO",
     )
-    for name in (
-        "SUPABASE_DATABASE_URL",
-        "DATABASE_OWNER_URL",
-        "OPENAI_API_KEY",
-        "OPENAI_BASE_URL",
-        "REDIS_URL",
-        "SUPABASE_URL",
-    ):
+    for name in _UNSET:
         os.environ.pop(name, None)
 
 

@@ -75,7 +75,7 @@ class Cluster:
             except BlockingIOError:
                 pass
             else:
-                self._run("pg_ctl", "-D", self.location.data, "-m", "fast", "-w", "-t", "30", "stop", check=False)
+                self.stop()
             finally:
                 os.close(lock)
 
@@ -88,8 +88,10 @@ class Cluster:
         return True
 
     def stop(self) -> None:
-        """Stop the server whoever uses it."""
-        self._run("pg_ctl", "-D", self.location.data, "-m", "fast", "-w", "stop", check=False)
+        """Stop the server whoever uses it, and leave nothing outside the home folder."""
+        self._run("pg_ctl", "-D", self.location.data, "-m", "fast", "-w", "-t", "30", "stop", check=False)
+        with contextlib.suppress(OSError):
+            self.location.socket_directory.rmdir()
 
     # --- start
 
@@ -112,9 +114,13 @@ class Cluster:
 
     def _start(self) -> None:
         settings = _THROW_AWAY if self._throw_away else _DURABLE
-        options = " ".join(["-h ''", f"-k {self.location.socket_directory}", *(f"-c {setting}" for setting in settings)])
+        options = " ".join(
+            ["-h ''", f"-k {self.location.socket_directory}", *(f"-c {setting}" for setting in settings)]
+        )
         log = self.location.home / "server.log"
-        self._run("pg_ctl", "-D", self.location.data, "-w", "-t", str(_START_SECONDS), "-l", log, "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", self.location.data, "-w", "-t", str(_START_SECONDS), "-l", log, "-o", options, "start"
+        )
 
     def _remove_stale_pid_file(self) -> None:
         """A pid file of a server that was killed stops a new one when its number now belongs to another program."""
@@ -137,7 +143,11 @@ class Cluster:
 
     def _connect(self, database: str) -> psycopg.Connection[Any]:
         return psycopg.connect(
-            host=str(self.location.socket_directory), user=SUPERUSER, dbname=database, autocommit=True, connect_timeout=5
+            host=str(self.location.socket_directory),
+            user=SUPERUSER,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
         )
 
     # --- folders, locks, programs
@@ -154,7 +164,9 @@ class Cluster:
         owner = os.geteuid() if self._user is None else self._user.pw_uid
         found = directory.lstat()
         if directory.is_symlink() or found.st_uid not in (os.geteuid(), owner):
-            raise EmbeddedDatabaseError(f"{directory} belongs to somebody else; remove it or set AGENTBACKEND_DATA_DIR.")
+            raise EmbeddedDatabaseError(
+                f"{directory} belongs to somebody else; remove it or set AGENTBACKEND_DATA_DIR."
+            )
         if self._user is not None:
             os.chown(directory, self._user.pw_uid, self._user.pw_gid)
         directory.chmod(0o700)

@@ -88,9 +88,7 @@ def _read_entry(entry: str, position: int, minimum_bytes: int) -> Key:
         raise KeyRingError(f"entry {position}: the key id must be 1-64 letters, digits, '.', '_' or '-'")
     secret = _decode(encoded.strip(), f"entry {position} ({kid!r})")
     if len(secret) < minimum_bytes:
-        raise KeyRingError(
-            f"entry {position} ({kid!r}): {len(secret)} bytes are too few, the least is {minimum_bytes}"
-        )
+        raise KeyRingError(f"entry {position} ({kid!r}): {len(secret)} bytes are too few, the least is {minimum_bytes}")
     return Key(kid, secret)
 
 

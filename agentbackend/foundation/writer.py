@@ -79,7 +79,12 @@ class RowKind:
 
 
 def insert_rows(
-    table: str, columns: dict[str, str], *, order: int = 0, on_conflict: str = "DO NOTHING", fence_table: str = "orchestration_run"
+    table: str,
+    columns: dict[str, str],
+    *,
+    order: int = 0,
+    on_conflict: str = "DO NOTHING",
+    fence_table: str = "orchestration_run",
 ) -> RowKind:
     """A kind of row that is inserted; `columns` maps names to PostgreSQL types."""
     names = ", ".join(columns)
@@ -127,9 +132,7 @@ class Unit:
 
     __slots__ = ("_done", "enqueued_at", "error", "fence", "on_commit", "rows", "run_id", "size", "state")
 
-    def __init__(
-        self, run_id: UUID | None = None, fence: int = 0, on_commit: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, run_id: UUID | None = None, fence: int = 0, on_commit: Callable[[], None] | None = None) -> None:
         self.run_id = run_id
         self.fence = fence
         self.on_commit = on_commit
@@ -312,7 +315,13 @@ class GroupWriter:
     async def _commit_group(self, group: list[Unit]) -> None:
         try:
             held = await self._write_until_known(group)
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.NotSupportedError, UnicodeError) as error:
+        except (
+            psycopg.DataError,
+            psycopg.IntegrityError,
+            psycopg.ProgrammingError,
+            psycopg.NotSupportedError,
+            UnicodeError,
+        ) as error:
             await self._commit_run_by_run(group, error)
             return
         self._settle(group, held)
@@ -325,7 +334,9 @@ class GroupWriter:
             by_run.setdefault(key, []).append(unit)
         if len(by_run) == 1:
             self.statistics.rejected += len(group)
-            logger.error("the database refused a unit", extra={"run_id": str(group[0].run_id), "reason": type(error).__name__})
+            logger.error(
+                "the database refused a unit", extra={"run_id": str(group[0].run_id), "reason": type(error).__name__}
+            )
             self._fail(group, UnitRejectedError(f"the database refused the data: {type(error).__name__}"))
             return
         for units in by_run.values():

@@ -6,13 +6,12 @@ Only POST, only from a page of this host: a session cookie alone proves no inten
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from channels.auth import AuthMiddlewareStack
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.http.request import split_domain_port, validate_host
 
 from agentbackend.foundation.problems import Problem
@@ -43,7 +42,7 @@ class ConsoleSessionAuthentication:
         try:
             headers = read_headers(scope["headers"])
             self._check_origin(scope, headers)
-            actor = console_actor(scope["user"])
+            actor = await console_actor(scope["user"])
             body = await read_body(receive, headers)
         except Problem as problem:
             self._observer.refused(scope, problem.code, client_address(scope))
@@ -66,9 +65,9 @@ class ConsoleSessionAuthentication:
             raise Problem("forbidden", "Only the playground's own page may use the console's session.", field="Origin")
 
 
-def console_actor(user: AbstractBaseUser | AnonymousUser) -> Actor:
+async def console_actor(user: AbstractUser | AnonymousUser) -> Actor:
     """The actor that a console user is in the playground: an id of its own, role `admin` for superusers only."""
-    if not user.is_authenticated or not user.is_active or not user.has_perm(PLAYGROUND_PERMISSION):
+    if not user.is_authenticated or not user.is_active or not await user.ahas_perm(PLAYGROUND_PERMISSION):
         raise Problem("unauthenticated", "Sign in to the console with an account that may use the playground.")
     return Actor(
         id=str(uuid5(NAMESPACE_URL, f"console:{user.pk}")),

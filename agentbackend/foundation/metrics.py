@@ -1,0 +1,48 @@
+"""The service's metrics: one module of names, so that dashboards and alerts have one place to look. Labels are bounded."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+# runs
+runs_started = Counter("agentbackend_runs_started_total", "Runs begun in this process.", ["agent"])
+runs_ended = Counter("agentbackend_runs_ended_total", "Runs ended in this process, by how.", ["status"])
+runs_recovered = Counter("agentbackend_runs_recovered_total", "Abandoned runs that this process took over.")
+runs_active = Gauge("agentbackend_runs_active", "Runs that this process carries out now.")
+run_seconds = Histogram("agentbackend_run_seconds", "From the start of a run to its end, in seconds.", buckets=_SECONDS)
+first_token_seconds = Histogram(
+    "agentbackend_first_token_seconds",
+    "From the request to the model to its first piece of text or call.",
+    buckets=_SECONDS,
+)
+leases_lost = Counter(
+    "agentbackend_leases_lost_total", "Runs that another process claimed while this one carried them out."
+)
+
+# model
+model_turns = Counter("agentbackend_model_turns_total", "Model turns, by `ok` or the error's code.", ["outcome"])
+model_tokens = Counter("agentbackend_model_tokens_total", "Tokens as the model's provider counts them.", ["kind"])
+
+# tools
+tool_calls = Counter(
+    "agentbackend_tool_calls_total", "Tool calls, by registered tool and outcome.", ["tool", "outcome"]
+)
+tool_call_seconds = Histogram("agentbackend_tool_call_seconds", "Duration of tool calls.", ["tool"], buckets=_SECONDS)
+
+# streams and requests
+streams_open = Gauge("agentbackend_streams_open", "Event streams open now.")
+requests_refused = Counter("agentbackend_requests_refused_total", "Requests refused, by the problem's code.", ["code"])
+http_requests = Counter(
+    "agentbackend_http_requests_total", "HTTP requests, by method and class of status.", ["method", "status"]
+)
+
+# writer and pool, read when they are asked for
+writer_groups = Gauge("agentbackend_writer_groups", "Groups that the writer has committed.")
+writer_units = Gauge("agentbackend_writer_units", "Units that the writer has committed.")
+writer_retries = Gauge("agentbackend_writer_retries", "Times that the writer sent a group again.")
+writer_pending = Gauge("agentbackend_writer_pending_units", "Units that wait for a group.")
+writer_lag_seconds = Gauge("agentbackend_writer_lag_seconds", "Age of the oldest unit that is not committed.")
+pool_connections = Gauge("agentbackend_pool_connections", "Connections of the asynchronous pool.", ["state"])
+pool_waiting = Gauge("agentbackend_pool_requests_waiting", "Requests that wait for a connection.")

@@ -1,0 +1,135 @@
+"""Logs as structured lines: JSON for machines, colours for a terminal in debug; bound to request, run, thread, user and trace.
+
+What must not be in a log is taken out here as a last line of defence: query strings (a user's message stands there), values under secret
+names, bearer tokens and provider keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+import sys
+import time
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+from structlog.typing import EventDict, WrappedLogger
+
+from agentbackend.foundation import metrics
+from agentbackend.gateway.headers import read_request_id
+from audit.redaction import is_secret_name
+
+REDACTED = "[redacted]"
+_QUERY = re.compile(r"(?<=[\w/])\?[\w%.~+-]+=[^\s\"']*")
+_SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}|\bsk-[\w-]{8,}|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")
+_request_logger = structlog.stdlib.get_logger("agentbackend.requests")
+
+
+def configure_logging(level: str, *, debug: bool) -> None:
+    """Set up the standard library's logging and structlog; called once, by the settings."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_span,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    coloured = debug and sys.stdout.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer() if coloured else structlog.processors.JSONRenderer()
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structured": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                    "foreign_pre_chain": shared,
+                }
+            },
+            "handlers": {
+                "stdout": {"class": "logging.StreamHandler", "formatter": "structured", "stream": "ext://sys.stdout"}
+            },
+            "root": {"handlers": ["stdout"], "level": level},
+            "loggers": {
+                # Others' chatter, and request lines that would hold query strings.
+                "daphne": {"level": "WARNING"},
+                "httpx": {"level": "WARNING"},
+                "httpx2": {"level": "WARNING"},
+                "openai": {"level": "WARNING"},
+                "django.server": {"level": "WARNING"},
+                "django_structlog": {"level": "WARNING"},
+                "psycopg.pool": {"level": "ERROR"},
+            },
+        }
+    )
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _add_span(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event.setdefault("trace_id", trace.format_trace_id(context.trace_id))
+        event.setdefault("span_id", trace.format_span_id(context.span_id))
+    return event
+
+
+def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Take secrets and query strings out of an event's values (structlog's processor form)."""
+    for name, value in event.items():
+        if is_secret_name(name):
+            event[name] = REDACTED
+        elif isinstance(value, str):
+            event[name] = _without_secrets(value)
+    return event
+
+
+def _without_secrets(text: str) -> str:
+    if "?" in text:
+        text = _QUERY.sub("?" + REDACTED, text)
+    return _SECRETS.sub(REDACTED, text)
+
+
+class RequestLog:
+    """Around the HTTP application: a request id for every request, one line at its end, no query string anywhere."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """ASGI's entry point."""
+        scope = {**scope, "request_id": read_request_id(scope["headers"])}
+        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
+        started, status = time.perf_counter(), 0
+
+        async def noting_status(message: dict[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._application(scope, receive, noting_status)
+        finally:
+            metrics.http_requests.labels(method=_known_method(scope["method"]), status=f"{status // 100}xx").inc()
+            _request_logger.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+            )
+
+
+def _known_method(method: str) -> str:
+    return method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "other"

@@ -1,0 +1,189 @@
+"""What the demo model answers: a pure function from a request to the steps of a streamed answer.
+
+Phrases that begin with `demo:` make it misbehave as real providers do; docs/models.md lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from orchestration.demo_model.intents import Wish, wishes
+
+INTRODUCTION = "(I am the scripted demo model: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one.) "
+HELP = (
+    "I can show how runs work: ask me about the weather in a city, a calculation such as 12*(3+4), to note: milk = two bottles, "
+    "to show note milk, for a long answer, or to think aloud."
+)
+REFUSAL = "I'm sorry, but I can't help with that."
+_LONG_SENTENCES = (
+    "Every answer here is made of events that are committed before they are sent. ",
+    "A run does not live in the request that began it, so it goes on when the reader leaves. ",
+    "Whoever comes back with the number of the last event sees the rest, each event once. ",
+    "Tools are called through one door, which checks, records and bounds every call. ",
+    "And what was done can be read afterwards in the audit trail. ",
+)
+_COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d+))?", re.IGNORECASE)
+_NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
+_OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
+_SLOW_TOKENS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A scripted answer: text, reasoning, calls; or a way to fail.
+
+    `status`: the HTTP status, with no stream unless it is 200. `fault`: `stall`, `rubbish`, `cut`, or nothing. `delay`: seconds before
+    each token, None for the usual pace.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    finish_reason: str = "stop"
+    status: int = 200
+    fault: str = ""
+    delay: float | None = None
+
+
+def answer(request: dict[str, Any]) -> Answer:
+    """Decide what to say to a chat-completions request."""
+    messages = request.get("messages") or []
+    text = _last_user_text(messages)
+    command = _COMMAND.search(text)
+    if command:
+        return _commanded(command["name"].lower(), int(command["number"] or 0), messages, request)
+    return _scripted(text, messages, _offered(request))
+
+
+def _scripted(text: str, messages: list[dict[str, Any]], offered: dict[str, dict[str, Any]]) -> Answer:
+    results = _results_of_this_turn(messages)
+    if results:
+        return Answer(
+            _opening(messages) + " ".join(_told(name, arguments, content) for name, arguments, content in results)
+        )
+    lowered = text.lower()
+    if any(word in lowered for word in ("refuse", "build a bomb", "hack into")):
+        return Answer(REFUSAL)
+    wanted = wishes(text, offered)
+    if wanted:
+        reasoning = _reasoning(wanted) if "think" in lowered or "reason" in lowered else ""
+        return Answer(reasoning=reasoning, calls=[_call(wish) for wish in wanted], finish_reason="tool_calls")
+    if "long answer" in lowered or "long story" in lowered:
+        return Answer(_opening(messages) + "".join(_LONG_SENTENCES * 6))
+    if "think" in lowered or "reason" in lowered:
+        thought = "The user wants to see me think. I consider what I know. I decide to answer plainly."
+        return Answer(_opening(messages) + "I thought about it, and here is my answer.", reasoning=thought)
+    if "hello" in lowered or lowered.strip() in ("hi", "hey"):
+        return Answer(_opening(messages) + "Hello! " + HELP)
+    return Answer(_opening(messages) + f'You said: "{text[:200]}". ' + HELP)
+
+
+def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: dict[str, Any]) -> Answer:
+    """The phrases of docs/models.md."""
+    if name in ("stall", "rubbish", "cut"):
+        return Answer("This answer will not be whole, because the demo was told so.", fault=name)
+    if name == "error":
+        return Answer(status=number or 500)
+    if name == "length":
+        return Answer("This answer is cut off at", finish_reason="length")
+    if name == "filter":
+        return Answer("", finish_reason="content_filter")
+    if name == "empty":
+        return Answer("")
+    if name == "slow":
+        return Answer(" ".join(f"word{index}" for index in range(1, _SLOW_TOKENS + 1)), delay=(number or 200) / 1000)
+    if name == "loop":
+        return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
+    if name == "bad arguments":
+        return _bad_arguments(messages)
+    return _scripted("", messages, _offered(request))
+
+
+def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:
+    results = _results_of_this_turn(messages)
+    if not results:
+        return Answer(calls=[("calculator_tool", '{"expression": ')], finish_reason="tool_calls")
+    if len(results) == 1:
+        return Answer(calls=[("calculator_tool", '{"expression": "6*7"}')], finish_reason="tool_calls")
+    return Answer(f"I corrected my call. The result is {results[-1][2]}.")
+
+
+# --- reading the conversation
+
+
+def _offered(request: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in request.get("tools") or ()}
+
+
+def _last_user_text(messages: list[dict[str, Any]]) -> str:
+    content = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), "")
+    if isinstance(content, list):
+        return " ".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def _opening(messages: list[dict[str, Any]]) -> str:
+    """Said once in a thread."""
+    answered = any(message.get("role") == "assistant" and message.get("content") for message in messages)
+    return "" if answered else INTRODUCTION
+
+
+def _results_of_this_turn(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], str]]:
+    """(tool, arguments, content) of the tool results since the last user message, in order."""
+    start = max((index for index, message in enumerate(messages) if message.get("role") == "user"), default=-1)
+    calls: dict[str, tuple[str, dict[str, Any]]] = {}
+    results: list[tuple[str, dict[str, Any], str]] = []
+    for message in messages[start + 1 :]:
+        for call in message.get("tool_calls") or ():
+            calls[call["id"]] = (call["function"]["name"], _object(call["function"]["arguments"]))
+        if message.get("role") == "tool":
+            name, arguments = calls.get(message["tool_call_id"], ("", {}))
+            results.append((name, arguments, str(message.get("content") or "")))
+    return results
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# --- telling
+
+
+def _told(name: str, arguments: dict[str, Any], content: str) -> str:
+    """One tool result in words."""
+    found = _object(content)
+    if name == "get_weather_tool" and "temperature_c" in found:
+        return f"In {found.get('location')} it is {found['temperature_c']} °C, {found.get('condition', 'as usual')}."
+    if name == "calculator_tool" and _NUMBER.fullmatch(content):
+        return f"{arguments.get('expression', 'That')} = {content}."
+    if name == "get_note_tool" and "content" in found:
+        return f"Your note {found.get('title')!r} says: {found['content']}"
+    if name == "add_note_tool" and found.get("saved"):
+        return f"I noted {found.get('title')!r}."
+    if name == "admin_debug_tool" and found:
+        return f"The service reports: {content[:600]}"
+    if name in _OUR_TOOLS:
+        return f"That did not work: {content[:300]}"
+    return f"{name or 'The tool'} answered: {content[:300]}."
+
+
+def _call(wish: Wish) -> tuple[str, str]:
+    return wish.tool, orjson.dumps(wish.arguments).decode()
+
+
+def _reasoning(wanted: list[Wish]) -> str:
+    return "The user wants something that tools can do. I will call " + ", ".join(wish.tool for wish in wanted) + "."
+
+
+def tokens(text: str) -> Iterator[str]:
+    """A text in pieces such as a model streams: words with the white space before them."""
+    yield from re.findall(r"\s*\S+|\s+$", text)

@@ -1,0 +1,83 @@
+// A tool call as a card that unfolds: name, status, arguments, result or error.
+
+import { duration, element, prettyJson } from "./dom.js";
+
+const LONGEST_SHOWN = 20_000; // characters of a result; the whole of it stands in the raw events
+
+const LABELS = { calling: "Preparing", running: "Running", done: "Done", failed: "Failed", pending: "Waiting for the client" };
+
+/** One card; its methods follow the events of the call. */
+export class ToolCard {
+  constructor(name, callId, startedAt) {
+    this.arguments = "";
+    this.startedAt = startedAt;
+    this.status = element("span", { class: "tool-status" });
+    this.time = element("span", { class: "tool-time" });
+    this.argumentsText = element("pre", { class: "code" });
+    this.result = element("div", { class: "tool-result" });
+    this.root = element(
+      "details",
+      { class: "tool", "data-tool": name },
+      element(
+        "summary",
+        {},
+        element("span", { class: "tool-icon", "aria-hidden": "true" }),
+        element("span", { class: "tool-name", text: name }),
+        this.time,
+        this.status,
+      ),
+      element(
+        "div",
+        { class: "tool-body" },
+        element("h3", { text: "Arguments" }),
+        this.argumentsText,
+        this.result,
+        element("p", { class: "tool-id", text: callId }),
+      ),
+    );
+    this.setStatus("calling");
+  }
+
+  addArguments(text) {
+    this.arguments += text;
+    this.argumentsText.textContent = this.arguments;
+  }
+
+  endArguments() {
+    this.argumentsText.textContent = prettyJson(this.arguments || "{}");
+    this.setStatus("running");
+  }
+
+  /** `failure` is `{code, retryable}` when the tool failed. */
+  setResult(content, failure, at) {
+    this.setStatus(failure ? "failed" : "done");
+    this.time.textContent = duration(at - this.startedAt);
+    const heading = failure ? `Error · ${failure.code ?? "failed"}` : "Result";
+    this.result.replaceChildren(
+      element("h3", { text: heading }),
+      element("pre", { class: failure ? "code code-error" : "code", text: bounded(prettyJson(asText(content))) }),
+    );
+  }
+
+  /** The run ended without a result: the call is the client's to make, or was broken off. */
+  leaveOpen(isPending) {
+    if (this.root.dataset.status === "calling" || this.root.dataset.status === "running") {
+      this.setStatus(isPending ? "pending" : "failed");
+    }
+  }
+
+  setStatus(status) {
+    this.root.dataset.status = status;
+    this.status.textContent = LABELS[status];
+  }
+}
+
+function asText(content) {
+  if (typeof content === "string") return content;
+  return content.map((part) => part.text ?? `[${part.type}]`).join("\n");
+}
+
+function bounded(text) {
+  if (text.length <= LONGEST_SHOWN) return text;
+  return `${text.slice(0, LONGEST_SHOWN)}\n… ${(text.length - LONGEST_SHOWN).toLocaleString("en")} more characters`;
+}
