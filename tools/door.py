@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentbackend.foundation import metrics
 from audit import actions
 from audit.entry import Outcome, Target, entry
 from tools import credentials as tool_credentials
@@ -89,11 +90,11 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         arguments = _read_arguments(passing, tool)
         credentials = _credentials(tool)
     except Refusal as refusal:
-        return await _refuse(passing, refusal)
+        return _counted(passing, await _refuse(passing, refusal))
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details={"arguments": arguments})
     result = await _execute(passing, tool, arguments, credentials)
     await _record_result(passing, result)
-    return result
+    return _counted(passing, result)
 
 
 # --- may it be called?
@@ -322,6 +323,14 @@ async def _record(
             details={**about, **(details or {})},
         )
     )
+
+
+def _counted(passing: _Passing, result: ToolResult) -> ToolResult:
+    """Count the call under its tool's name; names that nobody registered share one label."""
+    name = passing.tool.definition.name if passing.tool else "(unknown)"
+    metrics.tool_calls.labels(tool=name, outcome=result.outcome.value).inc()
+    metrics.tool_call_seconds.labels(tool=name).observe(result.duration_ms / 1000)
+    return result
 
 
 def _bounded(text: str) -> str:

@@ -8,6 +8,7 @@ import time
 from typing import Annotated, Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.writer import GroupWriter, Unit
@@ -554,3 +555,21 @@ async def test_calls_side_by_side_do_not_wait_for_each_other(door: Door, make_to
     results = await asyncio.gather(door.call(name), door.call(name))
 
     assert [result.content for result in results] == ["met", "met"]
+
+
+def counted(tool: str, outcome: str) -> float:
+    labels = {"tool": tool, "outcome": outcome}
+    return REGISTRY.get_sample_value("agentbackend_tool_calls_total", labels) or 0.0
+
+
+async def test_calls_are_counted_by_tool_and_outcome_and_invented_names_share_a_label(door: Door, make_tool: ToolMaker):
+    name = await make_tool(greet)
+    unknown_before = counted("(unknown)", "unknown_tool")
+
+    await door.call(name)
+    await door.call(name, {"name": 5})
+    await door.call("invented_one")
+    await door.call("invented_two")
+
+    assert (counted(name, "ok"), counted(name, "invalid_arguments")) == (1, 1)
+    assert counted("(unknown)", "unknown_tool") - unknown_before == 2
