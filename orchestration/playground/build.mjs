@@ -3,6 +3,7 @@
 //   node build.mjs [folder]     the folder to write to; without it the one that is committed
 
 import { build } from "esbuild";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -24,5 +25,23 @@ const result = await build({
 });
 await build({ absWorkingDir: here, entryPoints: ["src/theme.js"], outfile: join(output, "theme.js"), format: "iife", minify: true, target: "es2022" });
 
+await writeFile(join(output, "LICENSES"), await licences(Object.keys(result.metafile.inputs)));
+
 const { bytes } = Object.values(result.metafile.outputs)[0];
 console.log(`playground.js: ${Math.round(bytes / 1024)} KB`);
+
+/** The licence texts of the packages whose files are in the bundle. */
+async function licences(inputs) {
+  const packages = new Set(inputs.flatMap((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []));
+  const parts = ["Licences of the packages that playground.js contains.\n"];
+  for (const name of [...packages].sort()) parts.push(await licence(name));
+  return parts.join(`\n${"-".repeat(78)}\n\n`);
+}
+
+async function licence(name) {
+  const folder = join(here, "node_modules", name);
+  const { version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
+  const files = (await readdir(folder)).filter((file) => /^(licen[cs]e|notice)/i.test(file)).sort();
+  const texts = await Promise.all(files.map((file) => readFile(join(folder, file), "utf8")));
+  return `${name} ${version}: ${license}\n\n${texts.map((text) => text.replaceAll("\r\n", "\n").trim()).join("\n\n")}\n`;
+}

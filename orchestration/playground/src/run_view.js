@@ -165,16 +165,16 @@ const HANDLERS = {
   TEXT_MESSAGE_END(event) {
     this.texts.get(event.messageId)?.end();
   },
-  TOOL_CALL_START(event, at) {
-    const card = new ToolCard(event.toolCallName, event.toolCallId, at);
+  TOOL_CALL_START(event) {
+    const card = new ToolCard(event.toolCallName, event.toolCallId);
     this.tools.set(event.toolCallId, card);
     this.body.append(card.root);
   },
   TOOL_CALL_ARGS(event) {
     this.tools.get(event.toolCallId)?.addArguments(event.delta);
   },
-  TOOL_CALL_END(event) {
-    this.tools.get(event.toolCallId)?.endArguments();
+  TOOL_CALL_END(event, at) {
+    this.tools.get(event.toolCallId)?.endArguments(at);
   },
   TOOL_CALL_RESULT(event, at) {
     this.tools.get(event.toolCallId)?.setResult(event.content, event.metadata?.error, at);

@@ -8,11 +8,12 @@ const LABELS = { calling: "Preparing", running: "Running", done: "Done", failed:
 
 /** One card; its methods follow the events of the call. */
 export class ToolCard {
-  constructor(name, callId, startedAt) {
+  constructor(name, callId) {
     this.arguments = "";
-    this.startedAt = startedAt;
+    this.startedAt = null; // when the arguments were complete: what comes before is the model's time
     this.status = element("span", { class: "tool-status" });
     this.time = element("span", { class: "tool-time" });
+    this.preview = element("span", { class: "tool-preview" });
     this.argumentsText = element("pre", { class: "code" });
     this.result = element("div", { class: "tool-result" });
     this.root = element(
@@ -23,6 +24,7 @@ export class ToolCard {
         {},
         element("span", { class: "tool-icon", "aria-hidden": "true" }),
         element("span", { class: "tool-name", text: name }),
+        this.preview,
         this.time,
         this.status,
       ),
@@ -43,7 +45,9 @@ export class ToolCard {
     this.argumentsText.textContent = this.arguments;
   }
 
-  endArguments() {
+  endArguments(at) {
+    this.startedAt = at;
+    this.preview.textContent = shortArguments(this.arguments);
     this.argumentsText.textContent = prettyJson(this.arguments || "{}");
     this.setStatus("running");
   }
@@ -51,7 +55,7 @@ export class ToolCard {
   /** `failure` is `{code, retryable}` when the tool failed. */
   setResult(content, failure, at) {
     this.setStatus(failure ? "failed" : "done");
-    this.time.textContent = duration(at - this.startedAt);
+    if (this.startedAt !== null) this.time.textContent = duration(at - this.startedAt);
     const heading = failure ? `Error · ${failure.code ?? "failed"}` : "Result";
     this.result.replaceChildren(
       element("h3", { text: heading }),
@@ -69,6 +73,16 @@ export class ToolCard {
   setStatus(status) {
     this.root.dataset.status = status;
     this.status.textContent = LABELS[status];
+  }
+}
+
+/** The values of the arguments on one line. */
+function shortArguments(text) {
+  try {
+    const values = Object.values(JSON.parse(text)).map((value) => (typeof value === "string" ? value : JSON.stringify(value)));
+    return values.join(" · ").slice(0, 120);
+  } catch {
+    return "";
   }
 }
 
