@@ -100,7 +100,7 @@ def _conninfo(setting: str, url: str) -> tuple[str, list[str]]:
     host = str(fields.get("host") or "")
     if not host:
         raise ImproperlyConfigured(f"{setting}: names no host.")
-    if port == TRANSACTION_POOLER_PORT and (host.endswith(_POOLER_SUFFIX) or host.endswith(".supabase.co")):
+    if port == TRANSACTION_POOLER_PORT and host.endswith((_POOLER_SUFFIX, ".supabase.co")):
         raise ImproperlyConfigured(
             f"{setting}: port {port} is Supabase's transaction pooler, which keeps no session (search path, role, LISTEN, advisory "
             "locks). Use port 5432: the session pooler, or the direct connection."

@@ -28,16 +28,16 @@ class _Flow:
     def __init__(self) -> None:
         self._resumed: asyncio.Future[None] | None = None
 
-    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def pauseProducing(self) -> None:
         if self._resumed is None:
             self._resumed = asyncio.get_running_loop().create_future()
 
-    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def resumeProducing(self) -> None:
         resumed, self._resumed = self._resumed, None
         if resumed is not None and not resumed.done():
             resumed.set_result(None)
 
-    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def stopProducing(self) -> None:
         self.resumeProducing()
 
     @property

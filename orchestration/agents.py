@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
+from psycopg.rows import TupleRow
+
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.problems import Problem
 
@@ -83,6 +85,6 @@ class AgentCatalogue:
             self._read_at = time.monotonic()
 
 
-def _profile(row: tuple[object, ...]) -> AgentProfile:
-    *head, tools, is_default = row
-    return AgentProfile(*head, tools=frozenset(tools) or None, is_default=bool(is_default))  # type: ignore[arg-type, call-overload]
+def _profile(row: TupleRow) -> AgentProfile:
+    *fields, tools, is_default = row
+    return AgentProfile(*fields, frozenset(tools) or None, is_default)

@@ -33,6 +33,7 @@ from orchestration import history
 from orchestration.agents import AgentCatalogue, AgentProfile
 from orchestration.dialects import Dialect
 from orchestration.journal import RunJournal
+from orchestration.lease import Lease
 from orchestration.live import LiveRuns
 from orchestration.model_port import ModelPort
 from orchestration.recovery import end_abandoned_runs
@@ -89,8 +90,8 @@ class _Holding:
 
     runner: Runner
     fence: int
+    lease: Lease
     task: asyncio.Task[None] | None = None
-    lease_until: float = 0.0
 
 
 class Engine:
@@ -240,8 +241,9 @@ class Engine:
             raise Problem("unavailable")
         channel = self.live.open_local(task.id, task.run_input.run_id)
         journal = RunJournal(run_id=task.id, fence=fence, channel=channel, writer=self._writer)
-        runner = Runner(task, journal, self._model_port, self._limits(task.agent))
-        holding = _Holding(runner, fence, lease_until=time.monotonic() + self.config.lease_seconds)
+        lease = Lease(self.config.lease_seconds)
+        runner = Runner(task, journal, lease, self._model_port, self._limits(task.agent))
+        holding = _Holding(runner, fence, lease)
         self._held[task.id] = holding
         metrics.runs_started.labels(agent=task.agent.slug).inc()
         holding.task = _detached(self._carry_out(holding, span), f"run {task.id}")
@@ -302,7 +304,7 @@ class Engine:
             if run_id not in renewed:
                 self._stop_run(holding, LeaseLostError(f"run {run_id} has another owner"))
                 continue
-            holding.lease_until = asked_at + self.config.lease_seconds
+            holding.lease.renew(asked_at, self.config.lease_seconds)
             if renewed[run_id]:
                 self._stop_run(holding, RunCancelledError("cancelled by request"))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET as UNSET
+from msgspec import UnsetType as UnsetType
 
 PROTOCOL_VERSION = "1.0"
 
@@ -30,7 +31,7 @@ class TokenUsage(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True
     cached_input_tokens: int | UnsetType = UNSET
 
 
-class RunStarted(_Event, tag="RUN_STARTED"):
+class RunStarted(_Event, tag="RUN_STARTED", frozen=True):
     """The first event of a run."""
 
     thread_id: str
@@ -39,7 +40,7 @@ class RunStarted(_Event, tag="RUN_STARTED"):
     parent_run_id: str | UnsetType = UNSET
 
 
-class RunFinished(_Event, tag="RUN_FINISHED"):
+class RunFinished(_Event, tag="RUN_FINISHED", frozen=True):
     """The terminal event of a run that ended as meant. `outcome`: success (with pendingToolCallIds), interrupt, cancelled."""
 
     thread_id: str
@@ -49,7 +50,7 @@ class RunFinished(_Event, tag="RUN_FINISHED"):
     usage: list[TokenUsage] | UnsetType = UNSET
 
 
-class RunError(_Event, tag="RUN_ERROR"):
+class RunError(_Event, tag="RUN_ERROR", frozen=True):
     """The terminal event of a run that failed. `code` is a key of `foundation.problems.PROBLEMS`."""
 
     message: str
@@ -57,39 +58,39 @@ class RunError(_Event, tag="RUN_ERROR"):
     usage: list[TokenUsage] | UnsetType = UNSET
 
 
-class StepStarted(_Event, tag="STEP_STARTED"):
+class StepStarted(_Event, tag="STEP_STARTED", frozen=True):
     """A model turn, tool call or delegation begins."""
 
     step_name: str
 
 
-class StepFinished(_Event, tag="STEP_FINISHED"):
+class StepFinished(_Event, tag="STEP_FINISHED", frozen=True):
     """The step of this name ended."""
 
     step_name: str
 
 
-class TextMessageStart(_Event, tag="TEXT_MESSAGE_START"):
+class TextMessageStart(_Event, tag="TEXT_MESSAGE_START", frozen=True):
     """A message of the assistant opens."""
 
     message_id: str
     role: str | UnsetType = UNSET
 
 
-class TextMessageContent(_Event, tag="TEXT_MESSAGE_CONTENT"):
+class TextMessageContent(_Event, tag="TEXT_MESSAGE_CONTENT", frozen=True):
     """More text of an open message; never empty."""
 
     message_id: str
     delta: str
 
 
-class TextMessageEnd(_Event, tag="TEXT_MESSAGE_END"):
+class TextMessageEnd(_Event, tag="TEXT_MESSAGE_END", frozen=True):
     """The message is complete."""
 
     message_id: str
 
 
-class ToolCallStart(_Event, tag="TOOL_CALL_START"):
+class ToolCallStart(_Event, tag="TOOL_CALL_START", frozen=True):
     """The model begins to call a tool."""
 
     tool_call_id: str
@@ -97,20 +98,20 @@ class ToolCallStart(_Event, tag="TOOL_CALL_START"):
     parent_message_id: str | UnsetType = UNSET
 
 
-class ToolCallArgs(_Event, tag="TOOL_CALL_ARGS"):
+class ToolCallArgs(_Event, tag="TOOL_CALL_ARGS", frozen=True):
     """More of the arguments' JSON text."""
 
     tool_call_id: str
     delta: str
 
 
-class ToolCallEnd(_Event, tag="TOOL_CALL_END"):
+class ToolCallEnd(_Event, tag="TOOL_CALL_END", frozen=True):
     """The arguments are complete."""
 
     tool_call_id: str
 
 
-class ToolCallResult(_Event, tag="TOOL_CALL_RESULT"):
+class ToolCallResult(_Event, tag="TOOL_CALL_RESULT", frozen=True):
     """What the tool gave. A failure stands in `metadata["error"]` too, as `{code, retryable}`."""
 
     message_id: str
@@ -120,51 +121,51 @@ class ToolCallResult(_Event, tag="TOOL_CALL_RESULT"):
     metadata: dict[str, Any] | UnsetType = UNSET
 
 
-class ReasoningStart(_Event, tag="REASONING_START"):
+class ReasoningStart(_Event, tag="REASONING_START", frozen=True):
     """The model begins to reason."""
 
     message_id: str
 
 
-class ReasoningMessageStart(_Event, tag="REASONING_MESSAGE_START"):
+class ReasoningMessageStart(_Event, tag="REASONING_MESSAGE_START", frozen=True):
     """A readable piece of reasoning opens."""
 
     message_id: str
     role: str | UnsetType = UNSET
 
 
-class ReasoningMessageContent(_Event, tag="REASONING_MESSAGE_CONTENT"):
+class ReasoningMessageContent(_Event, tag="REASONING_MESSAGE_CONTENT", frozen=True):
     """More of the reasoning's text."""
 
     message_id: str
     delta: str
 
 
-class ReasoningMessageEnd(_Event, tag="REASONING_MESSAGE_END"):
+class ReasoningMessageEnd(_Event, tag="REASONING_MESSAGE_END", frozen=True):
     """The piece of reasoning is complete."""
 
     message_id: str
 
 
-class ReasoningEnd(_Event, tag="REASONING_END"):
+class ReasoningEnd(_Event, tag="REASONING_END", frozen=True):
     """The model stops reasoning."""
 
     message_id: str
 
 
-class StateSnapshot(_Event, tag="STATE_SNAPSHOT"):
+class StateSnapshot(_Event, tag="STATE_SNAPSHOT", frozen=True):
     """The whole shared state."""
 
     snapshot: Any
 
 
-class MessagesSnapshot(_Event, tag="MESSAGES_SNAPSHOT"):
+class MessagesSnapshot(_Event, tag="MESSAGES_SNAPSHOT", frozen=True):
     """The thread's messages as the server holds them; the client drops what is not among them."""
 
     messages: list[dict[str, Any]]
 
 
-class Custom(_Event, tag="CUSTOM"):
+class Custom(_Event, tag="CUSTOM", frozen=True):
     """An event of ours that AG-UI has no type for."""
 
     name: str
@@ -205,7 +206,8 @@ def encode(event: Event) -> bytes:
 
 def decode(line: bytes) -> Event:
     """Read a stored event; raises msgspec.DecodeError on anything else."""
-    return _decoder.decode(line)
+    event: Event = _decoder.decode(line)
+    return event
 
 
 def as_json(value: Any) -> str:

@@ -83,7 +83,7 @@ def _awaits_answer(
     known: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], client: Sequence[dict[str, Any]]
 ) -> bool:
     if new:
-        return new[-1]["role"] != "assistant"
+        return bool(new[-1]["role"] != "assistant")
     return bool(client) and bool(known) and client[-1]["role"] == "user" and known[-1]["id"] == client[-1]["id"]
 
 

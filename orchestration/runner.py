@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from orchestration import events as ev
 from orchestration import history
 from orchestration.agents import AgentProfile
 from orchestration.journal import RunJournal
+from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort, ModelRequest, Usage
 from orchestration.model_turn import ModelTurn, StreamedTurn
 from orchestration.run_input import RunInput
@@ -116,6 +118,7 @@ class Runner:
 
     task: RunTask
     journal: RunJournal
+    lease: Lease
     model_port: ModelPort
     limits: RunLimits
     stop_reason: BaseException | None = None
@@ -210,6 +213,7 @@ class Runner:
         with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": self.task.model}):
             turn = await self._stream_turn(plan, step_id, step_name)
         self._totals.add(turn.usage)
+        _count_tokens(turn.usage)
         self._add_turn(turn)
         self._end_step(step_id, step_name, "finished", turn.journal_detail())
         self.journal.audit(self._entry(actions.MODEL_TURN, details=_turn_details(turn, self.task.model, started)))
@@ -242,9 +246,14 @@ class Runner:
             max_output_tokens=self.task.agent.max_output_tokens,
         )
         turn = ModelTurn(self.journal, taken_call_ids=self._call_ids())
+        await self.lease.ensure()
+        asked_at = time.monotonic()
         try:
             async with self.model_port.stream(request) as batches:
                 async for batch in batches:
+                    if asked_at:
+                        metrics.first_token_seconds.observe(time.monotonic() - asked_at)
+                        asked_at = 0.0
                     turn.take(batch)
                     if self.journal.bytes > self.limits.max_bytes:
                         raise Problem("run_too_large", f"The run wrote more than {self.limits.max_bytes} bytes.")
@@ -328,7 +337,7 @@ class Runner:
     async def _through_the_door(self, call: ToolCall) -> ToolResult:
         context = CallContext(
             actor=self.task.actor,
-            recorder=self.journal,
+            recorder=self,
             allowed_tools=self.task.agent.tools,
             run_id=self.task.id,
             thread_id=self.task.thread_id,
@@ -337,6 +346,11 @@ class Runner:
         )
         with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
             return await call_tool(call, context)
+
+    async def record(self, audit_entry: AuditEntry) -> None:
+        """The recorder of the tools' door: returns once the entry is committed under the run's fence and the lease holds."""
+        await self.journal.record(audit_entry)
+        await self.lease.ensure()
 
     def _call_ids(self) -> set[str]:
         return {call["id"] for message in self._conversation.all() for call in message.get("toolCalls", ())}
@@ -408,6 +422,7 @@ class Runner:
 
     def _end_rows(self, status: str, outcome: dict[str, Any] | None, code: str = "", message: str = "") -> None:
         now = datetime.now(UTC)
+        metrics.runs_ended.labels(status=status).inc()
         tokens = sum(history.estimate_tokens(added) for added in self._conversation.added)
         self.journal.turn_ended(
             response=self._conversation.response, messages=self._conversation.added, token_estimate=tokens, at=now
@@ -492,6 +507,12 @@ _CUT_OFF = ToolResult(
     error="cut off",
     retryable=True,
 )
+
+
+def _count_tokens(usage: Usage | None) -> None:
+    if usage is not None:
+        metrics.model_tokens.labels(kind="input").inc(usage.input_tokens)
+        metrics.model_tokens.labels(kind="output").inc(usage.output_tokens)
 
 
 def _wire_tool(name: str, description: str, schema: Any) -> dict[str, Any]:

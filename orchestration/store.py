@@ -172,7 +172,7 @@ async def _create_run(
             )
         await _insert_run(connection, new, run_id, known_thread_id)
         for statement, parameters in audit_unit.statements():
-            await connection.execute(statement, parameters)  # type: ignore[arg-type]
+            await connection.execute(statement, parameters)
     return StartedRun(run_id, known_thread_id, 1)
 
 
@@ -245,7 +245,7 @@ async def renew_leases(database: Database, held: Sequence[tuple[UUID, int]], lea
         "RETURNING run.id, run.cancel_requested_at IS NOT NULL",
         (lease_seconds, [run_id for run_id, _ in held], [fence for _, fence in held]),
     )
-    return dict(rows)  # type: ignore[arg-type]
+    return dict(rows)
 
 
 def text_of(content: Any) -> str:

@@ -18,7 +18,7 @@ HEARTBEAT = b": heartbeat\n\n"
 
 
 class RunFollower:
-    """One reader of one run. Iterating gives pieces of an SSE body; `ended` tells afterwards whether the terminal event was sent."""
+    """One reader of one run. Iterating gives pieces of an SSE body."""
 
     def __init__(
         self,
@@ -40,11 +40,15 @@ class RunFollower:
         self._cursor = 0 if dialect.needs_whole_log else after
         self._read_log = not log_is_empty
         self._subscription: Subscription = live.subscribe(run_id, public_id)
-        self.ended = False
+        self._ended = False
+
+    def has_ended(self) -> bool:
+        """Whether the run's terminal event was handed out."""
+        return self._ended
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while not self.ended:
+            while not self.has_ended():
                 if self._read_log:
                     async for piece in self._from_log():
                         yield piece
@@ -52,7 +56,7 @@ class RunFollower:
                 piece = self._from_queue()
                 if piece:
                     yield piece
-                if self.ended or self._read_log:
+                if self.has_ended() or self._read_log:
                     continue
                 if self._live.interrupted:
                     yield self._dialect.error_frame(
@@ -70,7 +74,7 @@ class RunFollower:
         self._live.unsubscribe(self._run_id, self._subscription)
 
     async def _from_log(self) -> AsyncIterator[bytes]:
-        while not self.ended:
+        while not self.has_ended():
             rows = await read_events(self._database, self._run_id, self._cursor)
             if not rows:
                 break
@@ -99,5 +103,5 @@ class RunFollower:
         if rest is None:
             return b""
         self._cursor = rest.seq_to
-        self.ended = rest.is_final
+        self._ended = rest.is_final
         return self._dialect.frames(rest, self._after)

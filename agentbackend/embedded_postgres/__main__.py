@@ -21,9 +21,9 @@ def main() -> None:
     elif chosen.what == "stop":
         cluster.stop()
     else:
-        print(
+        print(  # noqa: T201
             f"{'running' if cluster.is_running() else 'stopped'}: PostgreSQL {location.binaries.major}, {location.data}"
-        )  # noqa: T201
+        )
 
 
 if __name__ == "__main__":

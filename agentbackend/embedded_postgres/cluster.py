@@ -252,7 +252,7 @@ def _is_postgres(pid: int, data: Path) -> bool:
     command = Path(f"/proc/{pid}/cmdline")
     if command.parent.parent.joinpath("self").exists():
         return command.exists() and str(data).encode() in command.read_bytes()
-    listed = subprocess.run(  # noqa: S603, S607 - where there is no /proc
-        ["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False
+    listed = subprocess.run(  # noqa: S603 - where there is no /proc
+        ["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False
     ).stdout
     return str(data) in listed

@@ -45,7 +45,7 @@ class Database:
         async def configure(connection: Connection) -> None:
             connection.prepare_threshold = prepare_threshold
             for statement in session_statements:
-                await connection.execute(statement)  # type: ignore[arg-type]
+                await connection.execute(statement)
             await connection.commit()
 
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -89,19 +89,19 @@ class Database:
     async def fetch_all(self, query: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[TupleRow]:
         """Run one statement in a transaction of its own and return its rows."""
         async with self.connection() as connection:
-            cursor = await connection.execute(query, parameters)  # type: ignore[arg-type]
+            cursor = await connection.execute(query, parameters)
             return await cursor.fetchall()
 
     async def fetch_one(self, query: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> TupleRow | None:
         """Run one statement in a transaction of its own and return its first row."""
         async with self.connection() as connection:
-            cursor = await connection.execute(query, parameters)  # type: ignore[arg-type]
+            cursor = await connection.execute(query, parameters)
             return await cursor.fetchone()
 
     async def execute(self, query: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> int:
         """Run one statement in a transaction of its own and return how many rows it touched."""
         async with self.connection() as connection:
-            cursor = await connection.execute(query, parameters)  # type: ignore[arg-type]
+            cursor = await connection.execute(query, parameters)
             return cursor.rowcount
 
     def statistics(self) -> dict[str, int]:

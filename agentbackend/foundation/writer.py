@@ -115,7 +115,7 @@ def _unnest(columns: dict[str, str]) -> str:
 
 def _held(fence_table: str) -> str:
     return (
-        f"(u.held_run IS NULL OR EXISTS (SELECT FROM {fence_table} AS held "  # noqa: S608 - a constant of this code
+        f"(u.held_run IS NULL OR EXISTS (SELECT FROM {fence_table} AS held "
         "WHERE held.id = u.held_run AND held.fence = u.held_fence))"
     )
 
@@ -365,7 +365,7 @@ class GroupWriter:
             async with connection.pipeline():
                 lock = await self._lock_runs(connection, claims) if claims else None
                 for kind, arrays in _arrays(group):
-                    await connection.execute(kind.statement, arrays)  # type: ignore[arg-type]
+                    await connection.execute(kind.statement, arrays)
                 await connection.commit()  # in the pipeline: the whole group is one round trip
             if lock is not None:
                 held = {(run_id, fence) for run_id, fence in await lock.fetchall()}
@@ -373,7 +373,7 @@ class GroupWriter:
 
     async def _lock_runs(self, connection: Connection, claims: list[Claim]) -> AsyncCursor[TupleRow]:
         parameters = ([run_id for run_id, _ in claims], [fence for _, fence in claims])
-        return await connection.execute(self._lock_statement, parameters)  # type: ignore[arg-type]
+        return await connection.execute(self._lock_statement, parameters)
 
     def _settle(self, group: Sequence[Unit], held: set[Claim]) -> None:
         for unit in group:
