@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
@@ -53,6 +54,7 @@ _AUTHORIZATION_VALUE = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", 
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 
+@lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Whether a key of this name holds a secret: `password`, `X-Api-Key`, `accessToken`, `client_secret`,
     ...

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from uuid import UUID
 
 from psycopg.rows import TupleRow
 
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.problems import Problem
-
-_COLUMNS = (
-    "id, slug, name, description, instructions, model, temperature, max_output_tokens, max_iterations, "
-    "history_token_budget, tools, is_default"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +29,9 @@ class AgentProfile:
     history_token_budget: int
     tools: frozenset[str] | None
     is_default: bool
+
+
+_FIELDS = tuple(field.name for field in fields(AgentProfile))
 
 
 class AgentCatalogue:
@@ -79,12 +77,12 @@ class AgentCatalogue:
             if time.monotonic() - self._read_at < self._max_age:
                 return
             rows = await self._database.fetch_all(
-                f"SELECT {_COLUMNS} FROM orchestration_agent WHERE enabled ORDER BY name"  # noqa: S608 - constants
+                f"SELECT {', '.join(_FIELDS)} FROM orchestration_agent WHERE enabled ORDER BY name"  # noqa: S608 - constants
             )
-            self._agents = {row[1]: _profile(row) for row in rows}
+            self._agents = {agent.slug: agent for agent in map(_profile, rows)}
             self._read_at = time.monotonic()
 
 
 def _profile(row: TupleRow) -> AgentProfile:
-    *fields, tools, is_default = row
-    return AgentProfile(*fields, frozenset(tools) or None, is_default)
+    values = dict(zip(_FIELDS, row, strict=True))
+    return AgentProfile(**values | {"tools": frozenset(values["tools"]) or None})

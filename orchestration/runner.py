@@ -352,6 +352,10 @@ class Runner:
         await self.journal.record(audit_entry)
         await self.lease.ensure()
 
+    def note(self, audit_entry: AuditEntry) -> None:
+        """The recorder's other half: committed with what the run writes next."""
+        self.journal.audit(audit_entry)
+
     def _call_ids(self) -> set[str]:
         return {call["id"] for message in self._conversation.all() for call in message.get("toolCalls", ())}
 

@@ -18,6 +18,10 @@ class Recorder(Protocol):
         """Queue the entry and return once it is committed; raises when it cannot be, and then nothing is executed."""
         ...
 
+    def note(self, entry: AuditEntry) -> None:
+        """Queue the entry and go on: it tells what came of something whose intent is committed."""
+        ...
+
 
 class ToolOutcome(StrEnum):
     """How a call ended; everything but `OK` is told to the model with a reason."""

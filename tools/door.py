@@ -23,7 +23,7 @@ import orjson
 
 from agentbackend.foundation import metrics
 from audit import actions
-from audit.entry import Outcome, Target, entry
+from audit.entry import AuditEntry, Outcome, Target, entry
 from tools import credentials as tool_credentials
 from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
@@ -93,7 +93,7 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         return _counted(passing, await _refuse(passing, refusal))
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details={"arguments": arguments})
     result = await _execute(passing, tool, arguments, credentials)
-    await _record_result(passing, result)
+    _note_result(passing, result)
     return _counted(passing, result)
 
 
@@ -290,13 +290,14 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
     return _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
 
 
-async def _record_result(passing: _Passing, result: ToolResult) -> None:
+def _note_result(passing: _Passing, result: ToolResult) -> None:
     details = {"duration_ms": round(result.duration_ms, 1), "truncated": result.truncated}
     if result.ok:
-        await _record(passing, actions.TOOL_CALLED, details={**details, "result": result.content})
+        found = _entry(passing, actions.TOOL_CALLED, details={**details, "result": result.content})
     else:
         reason = result.outcome.value
-        await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, reason, {**details, "message": result.error})
+        found = _entry(passing, actions.TOOL_FAILED, Outcome.FAILURE, reason, {**details, "message": result.error})
+    passing.context.recorder.note(found)
 
 
 async def _record(
@@ -306,22 +307,30 @@ async def _record(
     reason: str = "",
     details: dict[str, Any] | None = None,
 ) -> None:
+    await passing.context.recorder.record(_entry(passing, action, outcome, reason, details))
+
+
+def _entry(
+    passing: _Passing,
+    action: str,
+    outcome: Outcome = Outcome.SUCCESS,
+    reason: str = "",
+    details: dict[str, Any] | None = None,
+) -> AuditEntry:
     context = passing.context
     about = {"call_id": passing.call.id, "tool": _bounded(passing.call.name), "origin": context.origin}
-    await context.recorder.record(
-        entry(
-            action,
-            actor=context.actor,
-            outcome=outcome,
-            target=Target("tool", passing.call.name),
-            reason=reason,
-            policy_version=passing.tool.policy_version if passing.tool else "",
-            run_id=context.run_id,
-            thread_id=context.thread_id,
-            request_id=context.request_id,
-            trace_id=context.trace_id,
-            details={**about, **(details or {})},
-        )
+    return entry(
+        action,
+        actor=context.actor,
+        outcome=outcome,
+        target=Target("tool", passing.call.name),
+        reason=reason,
+        policy_version=passing.tool.policy_version if passing.tool else "",
+        run_id=context.run_id,
+        thread_id=context.thread_id,
+        request_id=context.request_id,
+        trace_id=context.trace_id,
+        details={**about, **(details or {})},
     )
 
 

@@ -33,6 +33,9 @@ class KeepingRecorder:
     async def record(self, entry: AuditEntry) -> None:
         self.entries.append(entry)
 
+    def note(self, entry: AuditEntry) -> None:
+        self.entries.append(entry)
+
     @property
     def actions(self) -> list[str]:
         return [entry.action for entry in self.entries]
