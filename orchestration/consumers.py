@@ -226,16 +226,16 @@ class RunConsumer(AsyncConsumer):
         standing_key: str | None = None,
     ) -> None:
         """Create a run and stream it."""
-        run = await self.engine.start_run(
-            RunRequest(
-                actor=self.actor,
-                run_input=run_input,
-                agent_slug=agent,
-                standing_key=standing_key,
-                request_id=self.scope.get("request_id", ""),
-                trace_context=_trace_context(request.headers),
-            )
+        wish = RunRequest(
+            actor=self.actor,
+            run_input=run_input,
+            agent_slug=agent,
+            standing_key=standing_key,
+            request_id=self.scope.get("request_id", ""),
+            trace_context=_trace_context(request.headers),
         )
+        # A client that leaves in this moment must not leave a run behind that is stored and not carried out.
+        run = await asyncio.shield(self.engine.start_run(wish))
         await self.stream(run, self.engine.follow(run, dialect, just_started=True), dialect)
 
     async def resume(self, run: RunReference, after: int, dialect: Dialect) -> None:

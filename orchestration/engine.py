@@ -137,6 +137,7 @@ class Engine:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         if remaining and self.database.is_open:
+            await self._writer.commit(Unit())  # a barrier: what these runs wrote is committed before another may claim them
             await release_leases(self.database, remaining)
 
     @property
