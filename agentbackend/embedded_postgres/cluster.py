@@ -211,13 +211,13 @@ class Cluster:
     # --- folders, locks, programs
 
     def _make_home(self) -> None:
-        base, home = self.location.home.parent, self.location.home
-        if not base.exists():
-            base.mkdir(parents=True)
-            base.chmod(0o755)  # whatever the umask: the server's user must get through
-        home.mkdir(exist_ok=True)
+        home = self.location.home
+        missing = [folder for folder in (home, *home.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            if self._user is not None:
+                folder.chmod(0o755)  # whatever the umask: the server's user must get through
         if self._user is not None:
-            home.chmod(0o755)
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
 
     def _make_socket_directory(self) -> None:
