@@ -1,0 +1,47 @@
+# What one types here. Needs Python 3.11 or newer and nothing else; the rest is installed into .venv.
+#   PORT=, A2A_MOCK_PORT=   where `make run` listens (8000, 8001)
+#   TESTS=                  what `make test` runs (all)
+#   PYTHON=                 the Python that makes .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt runtime development
+
+# The oldest first: the pinned versions are those that 3.11 can have. It must be able to make virtual environments.
+find_python = for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
+	if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then echo "$$python"; break; fi; done
+TESTS ?= tests
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: runtime ## the service on http://localhost:8000 (PORT=), with a database, keys and logins of its own
+	@.venv/bin/python -m agentbackend.development
+	@DJANGO_DEBUG=true .venv/bin/python manage.py seed_development
+	@DJANGO_DEBUG=true exec .venv/bin/python manage.py serve
+
+test: development ## all tests (TESTS= for some of them)
+	@.venv/bin/python -m pytest $(TESTS)
+
+# `check` and `makemigrations` look at the code only: a key for the moment will do.
+check: development ## what must hold before a change goes in: lint, format, types, imports, migrations
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@DJANGO_DEBUG=true DJANGO_SECRET_KEY=for-checks-only .venv/bin/python manage.py check --fail-level WARNING
+	@DJANGO_DEBUG=true DJANGO_SECRET_KEY=for-checks-only .venv/bin/python manage.py makemigrations --check --dry-run
+
+fmt: development ## bring the code into its form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+runtime:
+	@python="$$($(find_python))"; $(say_without_python); exec "$$python" .ci/install.py requirements.txt
+
+development:
+	@python="$$($(find_python))"; $(say_without_python); exec "$$python" .ci/install.py requirements-dev.txt
+
+say_without_python = if [ -z "$$python" ]; then \
+	echo 'Python 3.11 or newer is needed, with its venv module (Debian: python3-venv). PYTHON=/path/to/python chooses one.' >&2; \
+	exit 1; fi
