@@ -8,6 +8,8 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.db.models.signals import post_migrate
+from django.utils.module_loading import import_string
 
 
 class AgentbackendConfig(AppConfig):
@@ -17,8 +19,14 @@ class AgentbackendConfig(AppConfig):
     verbose_name = "Service"
 
     def ready(self) -> None:
-        """Set the search path and the role on each of the ORM's connections (poolers drop such start-up parameters)."""
+        """Set the search path and the role on each of the ORM's connections (poolers drop such start-up parameters).
+
+        After each `migrate` the console's groups get the permissions that the migrations brought.
+        """
         connection_created.connect(_begin_session, dispatch_uid="agentbackend.begin_session")
+        # by name: it needs the models, which this module is too early for
+        ensure_groups = import_string("agentbackend.console_groups.ensure_after_migrate")
+        post_migrate.connect(ensure_groups, sender=self, dispatch_uid="agentbackend.console_groups")
 
 
 def _begin_session(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

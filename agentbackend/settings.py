@@ -13,6 +13,8 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from agentbackend.console import UNFOLD as UNFOLD
+from agentbackend.content_policy import STRICT_POLICY
 from agentbackend.databases import DatabasePlan, django_databases, plan_databases
 from agentbackend.foundation.keyring import KeyRing, KeyRingError
 from agentbackend.structured_logging import configure_logging
@@ -193,6 +195,20 @@ SESSION_COOKIE_AGE = 12 * 3600
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = STRICT_POLICY
+# Kinds of things in audit events, and the pages of the console that show them.
+AUDIT_LINKS = {
+    "run": "admin:orchestration_run_change",
+    "thread": "admin:orchestration_thread_change",
+    "tool": "admin:tools_tool_change",
+    "orchestration.agent": "admin:orchestration_agent_change",
+    "orchestration.run": "admin:orchestration_run_change",
+    "tools.tool": "admin:tools_tool_change",
+    "tools.callerrole": "admin:tools_callerrole_change",
+    "tools.denyrule": "admin:tools_denyrule_change",
+    "auth.user": "admin:auth_user_change",
+    "auth.group": "admin:auth_group_change",
+}
 
 INSTALLED_APPS = [
     "unfold",
@@ -214,7 +230,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "agentbackend.content_policy.ContentPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -265,11 +281,6 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(f"LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got {LOG_LEVEL!r}.")
 LOGGING_CONFIG = None
 configure_logging(LOG_LEVEL, debug=DEBUG)
-AUDIT_LINKS = {
-    "run": "admin:orchestration_run_change",
-    "auth.user": "admin:auth_user_change",
-    "tools.tool": "admin:tools_tool_change",
-}
 METRICS_TOKEN: str = _read("METRICS_TOKEN")
 METRICS_ALLOWED_FROM: list[str] = _list("METRICS_ALLOWED_FROM")
 OTEL_EXPORTER_OTLP_ENDPOINT: str = _read("OTEL_EXPORTER_OTLP_ENDPOINT")

@@ -4,11 +4,13 @@ from django.contrib import admin
 from django.urls import path
 
 from agentbackend import health, metrics
+from orchestration.playground.views import playground
 
 urlpatterns = [
     path("health", health.health, name="health"),
     path("readiness", health.ready, name="readiness"),
     path("metrics", metrics.prometheus, name="metrics"),
     path("metrics-debug", metrics.debug_summary, name="metrics-debug"),
+    path("playground/", playground, name="playground"),
     path("admin/", admin.site.urls),
 ]

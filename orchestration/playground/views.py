@@ -1,7 +1,7 @@
 """The playground's page: a chat with the agents, and the raw events beside it.
 
-In debug it is open to the developer's machine and sends unsigned gateway headers of a random user. Otherwise it needs a console
-login with the permission to use it, and posts with that session.
+In debug it is open to the developer's machine and sends unsigned gateway headers of a random user. Otherwise it needs a
+console login with the permission to use it, and posts with that session.
 """
 
 from __future__ import annotations

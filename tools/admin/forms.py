@@ -1,0 +1,134 @@
+"""The forms of the tool pages: a tool with the definition of its next version, and the small dialogs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib.postgres.forms import SimpleArrayField
+from django.core.exceptions import ValidationError
+from unfold.forms import BaseDialogForm
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from tools.calls import SideEffects
+from tools.models import HandlerType, Tool, ToolVersion
+from tools.versions import Definition, check_definition
+
+_HELP = {field.name: field.help_text for field in ToolVersion._meta.fields}
+_DEFAULTS = Definition(title="", description="", input_schema={"type": "object", "properties": {}})
+DEFINITION_FIELDS = tuple(Definition.__slots__)
+
+
+class IndentedJSONField(forms.JSONField):
+    """JSON that people read and write."""
+
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 12, "class": "console-json", "spellcheck": "false"})
+
+    def prepare_value(self, value: Any) -> Any:
+        """Indented, unless it is what somebody typed and must be shown as typed."""
+        if value is None or isinstance(value, str):
+            return value
+        return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+class ToolForm(forms.ModelForm):
+    """A tool and the definition of its next version; what is not changed makes no version."""
+
+    title = forms.CharField(max_length=120, widget=UnfoldAdminTextInputWidget)
+    description = forms.CharField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}), help_text=_HELP["description"])
+    input_schema = IndentedJSONField(help_text=_HELP["input_schema"])
+    output_schema = IndentedJSONField(required=False, help_text=f"{_HELP['output_schema']} Empty: not checked.")
+    side_effects = forms.ChoiceField(
+        choices=[(kind.value, kind.value) for kind in SideEffects],
+        widget=UnfoldAdminSelectWidget,
+        help_text=_HELP["side_effects"],
+    )
+    handler_type = forms.ChoiceField(choices=HandlerType.choices, widget=UnfoldAdminSelectWidget)
+    handler = IndentedJSONField(help_text=_HELP["handler"])
+    required_credentials = SimpleArrayField(
+        forms.CharField(max_length=128),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text=f"{_HELP['required_credentials']} Separated by commas.",
+    )
+    required_role = forms.CharField(
+        required=False, max_length=64, widget=UnfoldAdminTextInputWidget, help_text=_HELP["required_role"]
+    )
+    timeout_seconds = forms.FloatField(widget=UnfoldAdminDecimalFieldWidget)
+    output_limit_bytes = forms.IntegerField(widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["output_limit_bytes"])
+    max_retries = forms.IntegerField(widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["max_retries"])
+    change_note = forms.CharField(
+        required=False,
+        max_length=500,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Why this version: shown with it and in the audit trail.",
+    )
+    base_version = forms.IntegerField(widget=forms.HiddenInput, required=False)
+
+    class Meta:
+        model = Tool
+        fields = ("name", "owner", "tags")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        served = self.instance.current_version
+        self.initial.update((Definition.of(served) if served else _DEFAULTS).as_dict())
+        self.initial["base_version"] = served.number if served else 0
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse what could not be called, and what would undo a version that this page did not show."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "input_schema" not in self.fields:  # a reader's page
+            return cleaned
+        served = self.instance.current_version
+        if (cleaned.get("base_version") or 0) != (served.number if served else 0):
+            raise ValidationError("Somebody has published another version meanwhile. Reload the page, then change it.")
+        if not self.errors:
+            self._check(self.definition())
+        return cleaned
+
+    def definition(self) -> Definition:
+        """What the form says."""
+        return Definition(**{name: self.cleaned_data[name] for name in DEFINITION_FIELDS})
+
+    def _check(self, definition: Definition) -> None:
+        """Both checks of a version, each problem at its field."""
+        for check in (check_definition, _check_fields):
+            try:
+                check(definition)
+            except ValidationError as error:
+                self.add_error(None, error)
+
+
+def _check_fields(definition: Definition) -> None:
+    ToolVersion(**definition.as_dict()).clean_fields(exclude=["id", "tool", "number", "digest"])
+
+
+class ReasonForm(BaseDialogForm):
+    """A dialog that only asks to confirm."""
+
+
+class RollBackForm(BaseDialogForm):
+    """Which version to go back to, and why."""
+
+    number = forms.IntegerField(
+        min_value=1,
+        label="Version",
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="One of the numbers under Versions.",
+    )
+    note = forms.CharField(required=False, max_length=300, label="Why", widget=UnfoldAdminTextInputWidget)
+
+    def clean_number(self) -> int:
+        """The version must be there."""
+        number: int = self.cleaned_data["number"]
+        if not ToolVersion.objects.filter(tool_id=self.object_id, number=number).exists():
+            raise ValidationError(f"There is no version {number}.")
+        return number
