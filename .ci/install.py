@@ -3,6 +3,7 @@
 Standard library only. Several at once wait for each other; one that is interrupted is repeated by the next.
 """
 
+# ruff: noqa: S603, T201 - a program of the command line that runs pip and uv
 from __future__ import annotations
 
 import ast
@@ -88,7 +89,7 @@ def uv_environment(pip: list[object]) -> dict[str, str]:
     translated = {
         name: separator.join(values[key].split()) for key, (name, separator) in UV_NAMES.items() if values.get(key)
     }
-    return {"UV_LINK_MODE": "copy", **translated, **os.environ}
+    return {**translated, **os.environ}
 
 
 def strength(line: str) -> int:

@@ -43,7 +43,7 @@ def default_location(data_dir: str = "") -> Location:
 
     Each major version has a folder of its own. A folder that is there goes before a newer version that was installed since.
     """
-    base = _base(data_dir)
+    base = base_folder(data_dir)
     with_data = {folder.parent.name: folder for folder in base.glob("postgresql-*/data")}
     found = _installations()
     usable = [binaries for binaries in found if _folder_name(binaries) in with_data]
@@ -67,7 +67,8 @@ def _installations() -> tuple[Binaries, ...]:
     return found
 
 
-def _base(data_dir: str) -> Path:
+def base_folder(data_dir: str = "") -> Path:
+    """Where a user's embedded databases lie, one folder for each major version."""
     if data_dir:
         return Path(data_dir).resolve()  # the socket's name comes from it: one spelling for one folder
     if os.geteuid() == 0:
