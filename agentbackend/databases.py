@@ -7,11 +7,9 @@ then takes on the runtime role for everything but migrations. Where that role ca
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
@@ -19,20 +17,21 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agentbackend.embedded_postgres.location import DATABASE, OWNER, RUNTIME, default_location
 
-logger = logging.getLogger(__name__)
-
 SCHEMA = "agentbackend"
 RUNTIME_ROLE = RUNTIME
 PREPARE_AFTER_EXECUTIONS = 5
 TRANSACTION_POOLER_PORT = "6543"
 _POOLER_SUFFIX = ".pooler.supabase.com"
+_SUPABASE_SUFFIXES = (_POOLER_SUFFIX, ".supabase.co")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _SEARCH_PATH = f"SET search_path TO {SCHEMA}"
+# From PostgreSQL 16 on a member may lack the right to take on the role (whoever makes a role is such a member).
+MAY_ASSUME = "CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END"
 # Never fails: without the role, or without the right to it, the session keeps the login's own role.
 _ASSUME_RUNTIME_ROLE = (
     f"SELECT set_config('role', '{RUNTIME_ROLE}', false) FROM pg_roles "  # noqa: S608 - constants
-    f"WHERE rolname = '{RUNTIME_ROLE}' AND pg_has_role(current_user, oid, 'MEMBER')"
+    f"WHERE rolname = '{RUNTIME_ROLE}' AND pg_has_role(session_user, oid, {MAY_ASSUME})"
 )
 
 
@@ -47,6 +46,13 @@ class DatabasePlan:
     prepare_threshold: int | None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def runtime_login(self) -> str:
+        """The name of the runtime's login inside the database; empty when libpq chooses it."""
+        fields = conninfo_to_dict(self.runtime_conninfo)
+        user = str(fields.get("user") or "")
+        return user.partition(".")[0] if _is_pooler(fields) else user  # the pooler wants `name.project`
+
 
 def plan_databases(*, url: str, owner_url: str, data_dir: str) -> DatabasePlan:
     """Decide from the settings; raises ImproperlyConfigured naming the setting, never with a password."""
@@ -56,13 +62,12 @@ def plan_databases(*, url: str, owner_url: str, data_dir: str) -> DatabasePlan:
         return _embedded_plan(data_dir)
     runtime, warnings = _conninfo("SUPABASE_DATABASE_URL", url)
     owner, owner_warnings = _conninfo("DATABASE_OWNER_URL", owner_url) if owner_url else (runtime, [])
-    statements = (_SEARCH_PATH,) if owner_url else (_SEARCH_PATH, _ASSUME_RUNTIME_ROLE)
     pooled = _is_pooler(conninfo_to_dict(runtime))
     return DatabasePlan(
         embedded=False,
         runtime_conninfo=runtime,
         owner_conninfo=owner,
-        session_statements=statements,
+        session_statements=(_SEARCH_PATH, _ASSUME_RUNTIME_ROLE),
         prepare_threshold=None if pooled else PREPARE_AFTER_EXECUTIONS,
         warnings=tuple(dict.fromkeys([*warnings, *owner_warnings])),
     )
@@ -82,46 +87,53 @@ def _embedded_plan(data_dir: str) -> DatabasePlan:
         owner_conninfo=make_conninfo(host=socket, dbname=DATABASE, user=OWNER),
         session_statements=(_SEARCH_PATH,),
         prepare_threshold=PREPARE_AFTER_EXECUTIONS,
+        warnings=tuple(
+            f"AGENTBACKEND_DATA_DIR: {folder} is left aside: no PostgreSQL of its version is installed. A database of version "
+            f"{location.binaries.major} is used instead."
+            for folder in location.left_aside
+        ),
     )
 
 
 def _conninfo(setting: str, url: str) -> tuple[str, list[str]]:
     """A checked connection string, and what an operator should know about it."""
-    try:
-        parts = urlsplit(url)
-        port = str(parts.port or 5432)
-        fields = conninfo_to_dict(url)
-    except (ValueError, ProgrammingError):
-        raise ImproperlyConfigured(
-            f"{setting}: is no connection URL (postgresql://user:password@host:5432/name)."
-        ) from None
-    if parts.scheme not in ("postgres", "postgresql"):
+    if not url.startswith(("postgres://", "postgresql://")):
         raise ImproperlyConfigured(f"{setting}: must begin with postgresql://.")
-    host = str(fields.get("host") or "")
-    if not host:
-        raise ImproperlyConfigured(f"{setting}: names no host.")
-    if port == TRANSACTION_POOLER_PORT and host.endswith((_POOLER_SUFFIX, ".supabase.co")):
+    try:
+        fields = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except ProgrammingError:  # its text quotes the URL, and the password with it
         raise ImproperlyConfigured(
-            f"{setting}: port {port} is Supabase's transaction pooler, which keeps no session (search path, role, LISTEN, advisory "
-            "locks). Use port 5432: the session pooler, or the direct connection."
+            f"{setting}: is no connection URL (postgresql://user:password@host:5432/name). Characters like @ / # % in a password "
+            "are written as %40 %2F %23 %25."
+        ) from None
+    for name, meaning in (("host", "host"), ("dbname", "database")):
+        if not fields.get(name):
+            raise ImproperlyConfigured(f"{setting}: names no {meaning}.")
+    _refuse_transaction_pooler(setting, fields)
+    return _with_tls(setting, url, fields)
+
+
+def _refuse_transaction_pooler(setting: str, fields: dict[str, str]) -> None:
+    if fields.get("port") == TRANSACTION_POOLER_PORT and fields["host"].endswith(_SUPABASE_SUFFIXES):
+        raise ImproperlyConfigured(
+            f"{setting}: port {TRANSACTION_POOLER_PORT} is Supabase's transaction pooler, which keeps no session (search path, role, "
+            "LISTEN, advisory locks). Use port 5432: the session pooler, or the direct connection."
         )
-    return _with_tls(setting, url, host, parts.query)
 
 
-def _with_tls(setting: str, url: str, host: str, query: str) -> tuple[str, list[str]]:
-    given = parse_qs(query)
-    certificate = given.get("sslrootcert", [""])[-1]
+def _with_tls(setting: str, url: str, fields: dict[str, str]) -> tuple[str, list[str]]:
+    certificate = fields.get("sslrootcert", "")
     if certificate and certificate != "system" and not Path(certificate).is_file():
         raise ImproperlyConfigured(f"{setting}: there is no certificate file {certificate!r} (sslrootcert).")
-    if host in _LOOPBACK or host.startswith("/"):
+    if all(host in _LOOPBACK or host.startswith("/") for host in fields["host"].split(",")):
         return make_conninfo(url), []
-    mode = given.get("sslmode", ["require"])[-1]
-    warnings = []
-    if mode not in ("verify-full", "verify-ca"):
-        warnings.append(
-            f"{setting}: sslmode={mode} does not check whom the service talks to; use sslmode=verify-full with sslrootcert."
-        )
-    return make_conninfo(url, sslmode=mode), warnings
+    # With sslrootcert=system libpq takes no weaker mode than verify-full.
+    mode = fields.get("sslmode", "verify-full" if certificate == "system" else "require")
+    if mode in ("verify-full", "verify-ca"):
+        return make_conninfo(url, sslmode=mode), []
+    return make_conninfo(url, sslmode=mode), [
+        f"{setting}: sslmode={mode} does not check whom the service talks to; use sslmode=verify-full with sslrootcert."
+    ]
 
 
 def _is_pooler(fields: dict[str, Any]) -> bool:

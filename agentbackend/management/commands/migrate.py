@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 from django.core.management.commands.migrate import Command as MigrateCommand
 from django.db import connections
 
-from agentbackend.schema import OWNER_ALIAS, migration_lock, prepare_schema
+from agentbackend.schema import OWNER_ALIAS, complete_rights, migration_lock, prepare_schema
 from audit.partitions import create_partitions
 
 
@@ -21,8 +21,12 @@ class Command(MigrateCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         connection = connections[options["database"]]
+        if options["plan"] or options["check_unapplied"]:  # these only look
+            super().handle(*args, **options)
+            return
         with migration_lock(connection):
             prepare_schema(connection)
             super().handle(*args, **options)
+            complete_rights(connection)
             if "audit_events" in connection.introspection.table_names():
                 create_partitions(connection)
