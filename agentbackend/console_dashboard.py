@@ -18,7 +18,7 @@ from django.utils.http import urlencode
 from agentbackend.foundation.identifiers import uuid7_floor
 from audit import actions
 from audit.models import AuditEvent
-from orchestration.admin.presentation import duration, link, moment, status_badge
+from orchestration.admin.presentation import duration, identifier, link, moment, status_badge
 from orchestration.models import Run
 
 COUNT_LIMIT = 10_000
@@ -33,6 +33,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     sees_audit = request.user.has_perm("audit.view_auditevent")
     cards = [*(_run_cards(since) if sees_runs else []), *(_audit_cards(since) if sees_audit else [])]
     context.update(
+        title="Dashboard",
         cards=cards,
         last_runs=_last_runs() if sees_runs else None,
         model_is_demo=settings.MODEL_IS_DEMO,
@@ -96,10 +97,10 @@ def _last_runs() -> dict[str, Any]:
 
 def _row(run: Run) -> list[Any]:
     return [
-        link("admin:orchestration_run_change", run.pk, run.public_id),
+        link("admin:orchestration_run_change", run.pk, identifier(run.public_id)),
         status_badge(run),
         run.agent.name,
-        run.owner_id,
+        identifier(run.owner_id),
         f"{run.input_tokens:,} / {run.output_tokens:,}",
         duration(run),
         moment(run.created_at),

@@ -105,7 +105,7 @@ class Thread(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title or self.public_id
+        return f"thread {self.public_id}"
 
 
 class Run(models.Model):
@@ -196,7 +196,7 @@ class Run(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.public_id
+        return f"run {self.public_id}"
 
     @property
     def is_terminal(self) -> bool:

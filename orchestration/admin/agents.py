@@ -39,6 +39,8 @@ class AgentForm(forms.ModelForm):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if "description" in self.fields:
+            self.fields["description"].widget.attrs["rows"] = 3
         if "tools" in self.fields:  # not there for a reader
             self.fields["tools"].choices = _tool_choices(self.instance.tools)  # type: ignore[attr-defined]
 
@@ -77,7 +79,7 @@ class AgentAdmin(AuditedModelAdmin, ModelAdmin):
     fieldsets = (
         (None, {"fields": (("name", "slug"), "description", ("enabled", "is_default"))}),
         ("Behaviour", {"fields": ("instructions",)}),
-        ("Model", {"fields": (("model", "temperature"), ("max_output_tokens", "history_token_budget", "max_iterations"))}),
+        ("Model", {"fields": (("model", "temperature"), ("max_output_tokens", "max_iterations"), "history_token_budget")}),
         ("Tools", {"fields": ("tools",)}),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from orchestration.models import Run
+from orchestration.models import Run, Step
 
 LONGEST_TEXT = 20_000  # characters of one value that a page shows
 
@@ -29,10 +29,15 @@ STATUS_COLOURS = {
 }
 
 
-def status_badge(run: Run) -> SafeString:
-    """The run's status as a coloured label."""
-    context = {"text": run.status, "type": STATUS_COLOURS.get(run.status, "default")}
+def status_badge(row: Run | Step) -> SafeString:
+    """The status of a run or step as a coloured label."""
+    context = {"text": row.status, "type": STATUS_COLOURS.get(row.status, "default")}
     return SafeString(render_to_string("unfold/helpers/label.html", context))
+
+
+def identifier(value: str) -> SafeString:
+    """An identifier on one line: cut off for the eye, whole when copied or pointed at."""
+    return format_html('<span class="console-id" title="{0}">{0}</span>', value)
 
 
 def moment(at: datetime | None) -> str:
@@ -79,12 +84,12 @@ def unfolding(title: str, content: SafeString) -> SafeString:
     return format_html('<details class="console-fold"><summary>{}</summary>{}</details>', title, content)
 
 
-def link(url_name: str, key: Any, text: str) -> SafeString:
+def link(url_name: str, key: Any, text: str | SafeString) -> SafeString:
     """A link to a page of the console."""
     return format_html('<a class="console-link" href="{}">{}</a>', reverse(url_name, args=[key]), text)
 
 
-def audit_link(search: str, text: str) -> SafeString:
+def audit_link(search: str, text: str | SafeString) -> SafeString:
     """A link to a search of the audit trail."""
     address = f"{reverse('admin:audit_auditevent_changelist')}?{urlencode({'q': search})}"
     return format_html('<a class="console-link" href="{}">{}</a>', address, text)
@@ -99,7 +104,9 @@ def conversation(messages: Iterable[dict[str, Any]]) -> SafeString:
 def _message_content(message: dict[str, Any]) -> SafeString:
     parts = []
     content = message.get("content")
-    if isinstance(content, str) and content:
+    if isinstance(content, str) and content and message.get("role") == "tool":
+        parts.append(code_block(_indented(content)))
+    elif isinstance(content, str) and content:
         parts.append(format_html('<p class="console-text">{}</p>', bounded(content)))
     elif content:
         parts.append(json_block(content))

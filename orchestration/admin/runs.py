@@ -20,14 +20,15 @@ from audit.admin_recording import record_console
 from audit.entry import Target
 from orchestration.admin.lists import ReadOnlyAdmin
 from orchestration.admin.presentation import (
-    STATUS_COLOURS,
     audit_link,
     conversation,
     duration,
     event_log,
+    identifier,
     json_block,
     link,
     moment,
+    status_badge,
     unfolding,
 )
 from orchestration.models import Agent, ConversationTurn, Run, RunEvents, Step
@@ -80,6 +81,7 @@ class StepInline(TabularInline):
     extra = 0
     can_delete = False
     show_change_link = False
+    hide_title = True
     ordering = ("number",)
     fields = readonly_fields = ("number", "kind", "title", "state", "took", "content")
     per_page = 100
@@ -98,9 +100,9 @@ class StepInline(TabularInline):
     def title(self, step: Step) -> str:
         return str(step.detail.get("name") or step.name)
 
-    @display(description="Status", label=STATUS_COLOURS)
-    def state(self, step: Step) -> str:
-        return step.status
+    @display(description="Status")
+    def state(self, step: Step) -> SafeString:
+        return status_badge(step)
 
     @display(description="Duration")
     def took(self, step: Step) -> str:
@@ -115,7 +117,7 @@ class StepInline(TabularInline):
 class RunAdmin(ReadOnlyAdmin):
     """The list of runs and the page of one."""
 
-    list_display = ("name", "state", "owner", "agent", "model", "tokens", "took", "created")
+    list_display = ("name", "state", "short_owner", "agent", "model", "tokens", "took", "created")
     list_filter = (StatusFilter, AgentFilter, PeriodFilter)
     list_select_related = ("agent",)
     identifiers = ("public_id", "owner_id")
@@ -124,9 +126,9 @@ class RunAdmin(ReadOnlyAdmin):
     inlines = (StepInline,)
     fieldsets = (
         (None, {"fields": (("public_id", "state"), ("owner", "actor_role"), ("agent", "model"), ("conversation_link", "audit"))}),
-        ("Outcome", {"fields": (("error_code", "error_message"), "result"), "classes": ("tab",)}),
         ("Messages", {"fields": ("said",), "classes": ("tab",)}),
         ("Events", {"fields": ("log",), "classes": ("tab",)}),
+        ("Outcome", {"fields": (("error_code", "error_message"), "result"), "classes": ("tab",)}),
         (
             "Figures",
             {
@@ -178,16 +180,20 @@ class RunAdmin(ReadOnlyAdmin):
     # --- showing
 
     @display(description="Run")
-    def name(self, run: Run) -> str:
-        return run.public_id
+    def name(self, run: Run) -> SafeString:
+        return identifier(run.public_id)
 
-    @display(description="Status", label=STATUS_COLOURS)
-    def state(self, run: Run) -> str:
-        return run.status
+    @display(description="Status")
+    def state(self, run: Run) -> SafeString:
+        return status_badge(run)
 
     @display(description="Owner")
     def owner(self, run: Run) -> SafeString:
         return audit_link(f"actor:{run.owner_id}", run.owner_id)
+
+    @display(description="Owner")
+    def short_owner(self, run: Run) -> SafeString:
+        return audit_link(f"actor:{run.owner_id}", identifier(run.owner_id))
 
     @display(description="Tokens in / out")
     def tokens(self, run: Run) -> str:

@@ -20,6 +20,7 @@ from orchestration.admin.lists import ReadOnlyAdmin
 from orchestration.admin.presentation import (
     audit_link,
     conversation,
+    identifier,
     json_block,
     link,
     moment,
@@ -38,7 +39,7 @@ LAST_RUNS = 20
 class ThreadAdmin(ReadOnlyAdmin):
     """The list of threads and the page of one."""
 
-    list_display = ("name", "owner", "agent", "kind", "created", "updated")
+    list_display = ("name", "short_owner", "agent", "kind", "created", "updated")
     list_filter = (AgentFilter, PeriodFilter)
     list_select_related = ("agent",)
     identifiers = ("public_id", "owner_id")
@@ -74,12 +75,16 @@ class ThreadAdmin(ReadOnlyAdmin):
         return response
 
     @display(description="Thread")
-    def name(self, thread: Thread) -> str:
-        return thread.public_id
+    def name(self, thread: Thread) -> SafeString:
+        return identifier(thread.public_id)
 
     @display(description="Owner")
     def owner(self, thread: Thread) -> SafeString:
         return audit_link(f"actor:{thread.owner_id}", thread.owner_id)
+
+    @display(description="Owner")
+    def short_owner(self, thread: Thread) -> SafeString:
+        return audit_link(f"actor:{thread.owner_id}", identifier(thread.owner_id))
 
     @display(description="Kind")
     def kind(self, thread: Thread) -> str:
@@ -179,11 +184,11 @@ class ConversationTurnAdmin(ReadOnlyAdmin):
 
     @display(description="Thread")
     def conversation_link(self, turn: ConversationTurn) -> SafeString:
-        return link("admin:orchestration_thread_change", turn.thread_id, short(turn.thread.public_id, 24))
+        return link("admin:orchestration_thread_change", turn.thread_id, identifier(turn.thread.public_id))
 
     @display(description="Run")
     def run_link(self, turn: ConversationTurn) -> SafeString:
-        return link("admin:orchestration_run_change", turn.run_id, short(turn.run.public_id, 24))
+        return link("admin:orchestration_run_change", turn.run_id, identifier(turn.run.public_id))
 
     @display(description="Question")
     def question(self, turn: ConversationTurn) -> str:

@@ -29,7 +29,9 @@ DEFINITION_FIELDS = tuple(Definition.__slots__)
 class IndentedJSONField(forms.JSONField):
     """JSON that people read and write."""
 
-    widget = UnfoldAdminTextareaWidget(attrs={"rows": 12, "class": "console-json", "spellcheck": "false"})
+    def __init__(self, *, rows: int, **options: Any) -> None:
+        attributes = {"rows": rows, "class": "console-json", "spellcheck": "false"}
+        super().__init__(widget=UnfoldAdminTextareaWidget(attrs=attributes), **options)
 
     def prepare_value(self, value: Any) -> Any:
         """Indented, unless it is what somebody typed and must be shown as typed."""
@@ -41,17 +43,25 @@ class IndentedJSONField(forms.JSONField):
 class ToolForm(forms.ModelForm):
     """A tool and the definition of its next version; what is not changed makes no version."""
 
+    tags = SimpleArrayField(
+        forms.CharField(max_length=40),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Separated by commas.",
+    )
     title = forms.CharField(max_length=120, widget=UnfoldAdminTextInputWidget)
     description = forms.CharField(widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}), help_text=_HELP["description"])
-    input_schema = IndentedJSONField(help_text=_HELP["input_schema"])
-    output_schema = IndentedJSONField(required=False, help_text=f"{_HELP['output_schema']} Empty: not checked.")
+    input_schema = IndentedJSONField(rows=14, help_text=_HELP["input_schema"])
+    output_schema = IndentedJSONField(
+        rows=14, required=False, help_text=f"{_HELP['output_schema']} Empty: not checked."
+    )
     side_effects = forms.ChoiceField(
         choices=[(kind.value, kind.value) for kind in SideEffects],
         widget=UnfoldAdminSelectWidget,
         help_text=_HELP["side_effects"],
     )
     handler_type = forms.ChoiceField(choices=HandlerType.choices, widget=UnfoldAdminSelectWidget)
-    handler = IndentedJSONField(help_text=_HELP["handler"])
+    handler = IndentedJSONField(rows=4, help_text=_HELP["handler"])
     required_credentials = SimpleArrayField(
         forms.CharField(max_length=128),
         required=False,

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -66,6 +67,7 @@ class VersionInline(TabularInline):
     tab = True
     extra = 0
     can_delete = False
+    hide_title = True
     per_page = LAST_VERSIONS
     ordering = ("-number",)
     verbose_name_plural = "versions"
@@ -224,9 +226,10 @@ class ToolAdmin(AuditedModelAdmin, ModelAdmin):
     def title(self, tool: Tool) -> str:
         return tool.current_version.title if tool.current_version else ""
 
-    @display(description="State", label={"on": "success", "off": "danger"})
-    def state(self, tool: Tool) -> str:
-        return "on" if tool.enabled else "off"
+    @display(description="State")
+    def state(self, tool: Tool) -> SafeString:
+        context = {"text": "on", "type": "success"} if tool.enabled else {"text": "off", "type": "danger"}
+        return SafeString(render_to_string("unfold/helpers/label.html", context))
 
     @display(description="Version")
     def version(self, tool: Tool) -> str:
