@@ -8,8 +8,12 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+from agentbackend.embedded_postgres.location import socket_directory
 
 _UNSET = (
     "SUPABASE_DATABASE_URL", "DATABASE_OWNER_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "REDIS_URL", "SUPABASE_URL",
@@ -71,8 +75,10 @@ def _remove_when_unused(folder: Path) -> None:
 
 
 def _stop_servers(folder: Path) -> None:
-    for pid_file in folder.glob("*/data/postmaster.pid"):
-        try:
-            os.kill(int(pid_file.read_text().splitlines()[0]), 2)
-        except (OSError, ValueError, IndexError):
-            continue
+    """End servers that outlived their session, at once: their folder goes next. Their socket directories go with them."""
+    for home in folder.glob("postgresql-*"):
+        with suppress(OSError, ValueError, IndexError):
+            pid = int((home / "data" / "postmaster.pid").read_text().splitlines()[0])
+            if str(home) in Path(f"/proc/{pid}/cmdline").read_text():  # else the number is another program's by now
+                os.kill(pid, signal.SIGQUIT)
+        shutil.rmtree(socket_directory(home.resolve()), ignore_errors=True)

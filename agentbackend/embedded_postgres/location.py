@@ -33,9 +33,16 @@ class Location:
     @property
     def socket_directory(self) -> Path:
         """Access to the database: only its owner may enter, and authentication within is trust."""
-        digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
-        # Not below TMPDIR where that can be helped: two processes with different ones must find the same server.
-        return Path("/tmp") / f"agentbackend-{os.geteuid()}-{digest}"  # noqa: S108 - owner and mode are checked
+        return socket_directory(self.home)
+
+
+def socket_directory(home: Path) -> Path:
+    """Short, whatever the folder's own path: a socket's may have about a hundred bytes.
+
+    It does not stand below TMPDIR: two processes with different ones must find the same server.
+    """
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return Path("/tmp") / f"agentbackend-{os.geteuid()}-{digest}"  # noqa: S108 - owner and mode are checked
 
 
 def default_location(data_dir: str = "") -> Location:
