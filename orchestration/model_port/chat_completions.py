@@ -13,11 +13,15 @@ from typing import Any
 
 import httpx2
 import openai
+import orjson
 from openai import AsyncOpenAI
+from openai._constants import RAW_RESPONSE_HEADER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from orchestration.model_port import ModelError, ModelEvent, ModelRequest
 from orchestration.model_port.chunks import ChunkDecoder, interrupted
+
+_RAW_STREAM = {"Content-Type": "application/json", "Accept": "text/event-stream", RAW_RESPONSE_HEADER: "stream"}
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +83,14 @@ class ChatCompletions:
             return await self._post(request)
 
     async def _post(self, request: ModelRequest) -> httpx2.Response:
-        # The context manager of the package closes the answer on exit; here it lives as long as the turn.
-        opened = await self._client.chat.completions.with_streaming_response.create(
-            **self._parameters(request)
-        ).__aenter__()
-        return opened.http_response
+        # The package's generic request: its typed one walks through every message and tool by their annotations, which costs
+        # more than all the rest of the request.
+        return await self._client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            content=orjson.dumps(self._parameters(request)),
+            options={"headers": _RAW_STREAM},
+        )
 
     def _parameters(self, request: ModelRequest) -> dict[str, Any]:
         parameters: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": True}
