@@ -1,6 +1,7 @@
 """Settings: documented with their defaults, and refused with their names when they cannot be read."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,7 @@ from agentbackend.settings import SCHEME
 
 
 def documented(path: Path) -> dict[str, str]:
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)
+    return dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", path.read_text(), re.MULTILINE))
 
 
 def as_text(default: object) -> str:
