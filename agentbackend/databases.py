@@ -109,6 +109,9 @@ def _conninfo(setting: str, url: str) -> tuple[str, list[str]]:
     for name, meaning in (("host", "host"), ("dbname", "database")):
         if not fields.get(name):
             raise ImproperlyConfigured(f"{setting}: names no {meaning}.")
+    for port in fields.get("port", "5432").split(","):
+        if port and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise ImproperlyConfigured(f"{setting}: {port!r} is no port.")
     _refuse_transaction_pooler(setting, fields)
     return _with_tls(setting, url, fields)
 
