@@ -16,7 +16,6 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from agentbackend import readiness
-from agentbackend.metrics import register_refresher
 from agentbackend.foundation import metrics
 from agentbackend.foundation.database import database
 from agentbackend.foundation.outbound import OutboundPolicy
@@ -24,14 +23,18 @@ from agentbackend.foundation.writer import GroupWriter
 from agentbackend.gateway.authentication import Authenticator, key_set_host
 from agentbackend.gateway.nonces import prune_nonces
 from agentbackend.gateway.recording import GatewayRecorder
+from agentbackend.metrics import register_refresher
 from agentbackend.schema import pending_migrations
 from audit import sign_ins
 from orchestration.engine import Engine, EngineConfig
-from orchestration.model_port.opening import ModelConfig, open_model_port
 from orchestration.model_port import ModelPort
+from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools.builtin import debug
 
 logger = logging.getLogger(__name__)
+
+
+DEMO_MODEL = "scripted-demo"
 
 
 class Service:
@@ -148,7 +151,7 @@ class Service:
 
 def _engine_config() -> EngineConfig:
     return EngineConfig(
-        default_model=settings.OPENAI_MODEL,
+        default_model=DEMO_MODEL if settings.MODEL_IS_DEMO else settings.OPENAI_MODEL,
         max_iterations=settings.MAX_ITERATIONS_PER_TURN,
         max_concurrent_runs=settings.MAX_CONCURRENT_RUNS,
         max_run_bytes=settings.MAX_RUN_BYTES,

@@ -16,7 +16,9 @@ def documented(path: Path) -> dict[str, str]:
 
 
 def as_text(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def test_each_setting_is_documented_with_its_default(project_root: Path) -> None:
