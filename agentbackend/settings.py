@@ -42,7 +42,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "MAX_RUN_SECONDS": (int, 900),
     "RUN_LEASE_SECONDS": (float, 12.0),
     "RUN_HEARTBEAT_SECONDS": (float, 3.0),
-    "WRITER_GROUP_GAP_MS": (float, 5.0),
+    "WRITER_GROUP_GAP_MS": (float, 8.0),
     "STREAM_HEARTBEAT_SECONDS": (float, 15.0),
     "SHUTDOWN_GRACE_SECONDS": (float, 20.0),
     # tools
@@ -186,6 +186,7 @@ USE_TZ = True
 USE_I18N = True
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # static files are served from where they lie: no collectstatic before a start
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 LOGIN_URL = "admin:login"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG

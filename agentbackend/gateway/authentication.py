@@ -197,7 +197,7 @@ class GatewayAuthentication:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """ASGI's entry point."""
-        scope = {**scope, "request_id": read_request_id(scope["headers"])}
+        scope = {**scope, "request_id": scope.get("request_id") or read_request_id(scope["headers"])}
         observer = self._authenticator.observer
         try:
             admitted = await self._authenticator.admit(scope, receive)

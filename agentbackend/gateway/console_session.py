@@ -35,7 +35,8 @@ class ConsoleSessionAuthentication:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """ASGI's entry point."""
-        scope = {**scope, "request_id": read_request_id(scope["headers"]), "session_id": ""}
+        request_id = scope.get("request_id") or read_request_id(scope["headers"])
+        scope = {**scope, "request_id": request_id, "session_id": ""}
         await self._with_user(scope, receive, send)
 
     async def _with_session(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
