@@ -4,7 +4,7 @@ const ADVICE = {
   unauthenticated: "Sign in to the console with an account that may use the playground, then reload this page.",
   invalid_signature: "This service wants signed requests. The playground sends unsigned ones in debug mode only.",
   forbidden: "Reload the page from the service's own address.",
-  thread_busy: "A run is still going on in this thread. Wait for it, or start a new thread.",
+  thread_busy: "Wait for the run to end, or start a new thread.",
   run_exists: "Send the message again: it gets a new run.",
   body_too_large: "Shorten the message or start a new thread.",
   invalid_input: "Change the message and send it again.",

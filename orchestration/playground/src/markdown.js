@@ -1,7 +1,8 @@
 // Markdown from a model as a document fragment that can do no harm.
 //
-// The text is not trusted: a model repeats what tools and pages told it. Only the elements below pass; no images (an image's
-// address is a way to send data out), no styles (the page's policy forbids them), links open elsewhere without a referrer.
+// The text is not trusted: a model repeats what tools and pages told it. HTML in it is shown as text, and of what the markdown
+// makes only the elements below pass. An image becomes a link (loading its address would be a way to send data out); links open
+// elsewhere without a referrer.
 
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
@@ -12,7 +13,18 @@ const ALLOWED_ELEMENTS = [
 ];
 const ALLOWED_ATTRIBUTES = ["href", "title", "start", "align"];
 
-const marked = new Marked({ gfm: true, breaks: true });
+const marked = new Marked({
+  gfm: true,
+  breaks: true,
+  renderer: {
+    html: ({ text }) => escaped(text),
+    image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
+  },
+});
+
+function escaped(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+}
 
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   if (node.tagName !== "A") return;

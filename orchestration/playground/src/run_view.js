@@ -1,6 +1,6 @@
 // One run, drawn from its AG-UI events. It knows nothing of where the events come from: a live stream or the stored log.
 
-import { adviceFor } from "./advice.js";
+import { adviceFor, RUN_MAY_GO_ON } from "./advice.js";
 import { duration, element, oncePerFrame } from "./dom.js";
 import { renderMarkdown } from "./markdown.js";
 import { ToolCard } from "./tool_card.js";
@@ -15,6 +15,7 @@ class TextBubble {
 
   add(delta) {
     this.text += delta;
+    this.root.classList.add("streaming"); // also after a broken connection
     this.draw();
   }
 
@@ -73,7 +74,7 @@ export class RunView {
 
   /** Say that the run, or the way to it, failed. `actions` are buttons. */
   fail({ code, message, requestId = "", actions = [] }, at) {
-    this.close(at, "failed");
+    this.close(at, RUN_MAY_GO_ON.has(code) ? "left" : "failed");
     const advice = adviceFor(code);
     this.body.append(
       element(
@@ -110,15 +111,21 @@ export class RunView {
     return textIsOpen || toolIsOpen;
   }
 
+  /** Nothing more comes: `status` is the outcome, `failed`, or `left` when the run may go on unseen. */
   close(at, status, pending = []) {
     this.ended = true;
     this.waiting.hidden = true;
     this.root.dataset.status = status;
     for (const bubble of this.texts.values()) bubble.end();
     for (const block of this.reasoning.values()) block.end();
-    for (const [id, card] of this.tools) card.leaveOpen(pending.includes(id));
-    for (const step of this.steps.values()) if (step.dataset.status === "running") step.dataset.status = "failed";
+    if (status !== "left") this.closeItems(status, pending);
     if (this.startedAt !== null) this.tell(duration(at - this.startedAt));
+  }
+
+  closeItems(status, pending) {
+    const left = status === "cancelled" ? "stopped" : "failed";
+    for (const [id, card] of this.tools) card.leaveOpen(pending.includes(id) ? "pending" : left);
+    for (const step of this.steps.values()) if (step.dataset.status === "running") step.dataset.status = left;
   }
 
   tell(text) {

@@ -4,7 +4,9 @@ import { duration, element, prettyJson } from "./dom.js";
 
 const LONGEST_SHOWN = 20_000; // characters of a result; the whole of it stands in the raw events
 
-const LABELS = { calling: "Preparing", running: "Running", done: "Done", failed: "Failed", pending: "Waiting for the client" };
+const LABELS = {
+  calling: "Preparing", running: "Running", done: "Done", failed: "Failed", stopped: "Stopped", pending: "Waiting for the client",
+};
 
 /** One card; its methods follow the events of the call. */
 export class ToolCard {
@@ -63,11 +65,9 @@ export class ToolCard {
     );
   }
 
-  /** The run ended without a result: the call is the client's to make, or was broken off. */
-  leaveOpen(isPending) {
-    if (this.root.dataset.status === "calling" || this.root.dataset.status === "running") {
-      this.setStatus(isPending ? "pending" : "failed");
-    }
+  /** The run ended without a result: the call is the client's to make (`pending`), or was broken off. */
+  leaveOpen(status) {
+    if (this.root.dataset.status === "calling" || this.root.dataset.status === "running") this.setStatus(status);
   }
 
   setStatus(status) {

@@ -1,0 +1,171 @@
+"""The playground in a browser, against the real service with the demo model."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from tests.browser.conftest import Login, Pages
+from tests.running_service import RunningService, ServiceFactory
+
+pytestmark = pytest.mark.browser
+
+WEATHER = "What is the weather like in London?"
+
+
+async def opened(pages: Pages, service: RunningService, **size: int) -> Page:
+    page = await pages.open(**size)
+    await page.goto(f"{service.url}/playground/")
+    return page
+
+
+async def ask(page: Page, text: str) -> None:
+    await page.get_by_label("Message").fill(text)
+    await page.keyboard.press("Enter")
+
+
+async def test_a_question_becomes_a_tool_call_and_an_answer(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    await page.get_by_role("button", name=WEATHER).click()
+    run = page.locator(".run[data-status=success]")
+    await expect(run.locator(".bubble.assistant")).to_contain_text("London")
+    card = run.locator(".tool[data-tool=get_weather_tool][data-status=done]")
+    await card.locator("summary").click()
+    await expect(card.locator("pre").first).to_contain_text('"location": "London"')
+    await expect(card.locator(".tool-result")).to_contain_text("temperature_c")
+    await expect(run.locator(".steps li")).to_have_count(3)
+    await expect(run.locator(".run-footer")).to_contain_text("tokens in")
+    await expect(page.get_by_role("note")).to_contain_text("Demo model")
+
+
+async def test_every_event_is_listed_with_its_number_and_can_be_filtered(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    await ask(page, WEATHER)
+    await expect(page.locator(".run[data-status=success]")).to_be_visible()
+    events = page.locator(".event")
+    await expect(events.first.locator(".event-type")).to_have_text("RUN_STARTED")
+    await expect(events.first.locator(".event-number")).to_have_text("1")
+    await expect(events.last.locator(".event-type")).to_have_text("RUN_FINISHED")
+    await page.get_by_label("Filter events").fill("tool_call_result")
+    await expect(events).to_have_count(1)
+    await events.locator("summary").click()
+    await expect(events.locator("pre")).to_contain_text('"type": "TOOL_CALL_RESULT"')
+
+
+async def test_a_second_question_goes_on_in_the_same_thread(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    await ask(page, WEATHER)
+    await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+    thread = await page.locator("#thread-id").inner_text()
+    await ask(page, "What is 6 * 7?")
+    await expect(page.locator(".run[data-status=success]")).to_have_count(2)
+    await expect(page.locator(".run").last).to_contain_text("42")
+    assert await page.locator("#thread-id").inner_text() == thread
+    await page.get_by_role("button", name="New thread").click()
+    await expect(page.locator(".run")).to_have_count(0)
+    assert await page.locator("#thread-id").inner_text() != thread
+
+
+async def test_stopping_really_stops_the_run(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    await ask(page, "Tell me a long story")
+    await expect(page.locator(".bubble.assistant")).to_contain_text("Every")
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".run[data-status=cancelled]")).to_contain_text("Stopped")
+    await expect(page.locator(".event").last).to_contain_text("RUN_FINISHED")
+
+
+async def test_a_refusal_says_its_code_and_what_to_do(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+
+    async def without_identity(route: Route) -> None:
+        kept = {name: value for name, value in route.request.headers.items() if not name.startswith("x-supabase")}
+        await route.continue_(headers=kept)
+
+    await page.route("**/ag-ui/events", without_identity)
+    async with pages.complaining():
+        await ask(page, WEATHER)
+        await expect(page.get_by_role("alert")).to_contain_text("invalid_user_id")
+    await page.unroute("**/ag-ui/events")
+    await ask(page, WEATHER)
+    await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+
+
+async def test_a_broken_connection_is_noticed_and_the_run_can_be_followed_to_its_end(
+    pages: Pages, service: RunningService
+):
+    page = await opened(pages, service)
+
+    async def broken_off(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, body="\n\n".join((await answer.text()).split("\n\n")[:6]) + "\n\n")
+
+    await page.route("**/ag-ui/events", broken_off)
+    await ask(page, WEATHER)
+    await expect(page.get_by_role("alert")).to_contain_text("connection_lost")
+    await page.get_by_role("button", name="Follow the run").click()
+    await expect(page.locator(".run[data-status=success] .bubble.assistant")).to_contain_text("London")
+    numbers = [int(number) for number in await page.locator(".event-number").all_inner_texts()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+HARMFUL = (
+    "![x](https://elsewhere.invalid/leak.png) <img src=x onerror=alert(1)> <script>alert(1)</script> "
+    "<style>body{display:none}</style> <b onclick=alert(1) style='position:fixed'>bold</b> "
+    "[bad](javascript:alert(1)) [good](https://example.org/)"
+)
+
+
+async def test_what_a_model_writes_can_neither_run_nor_load_anything(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+
+    async def answered(route: Route) -> None:
+        asked = route.request.post_data_json
+        ids = {"threadId": asked["threadId"], "runId": asked["runId"]}
+        events = [
+            {"type": "RUN_STARTED", "protocolVersion": "1.0", **ids},
+            {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"},
+            {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": HARMFUL},
+            {"type": "TEXT_MESSAGE_END", "messageId": "m"},
+            {"type": "RUN_FINISHED", **ids},
+        ]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        await route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    await page.route("**/ag-ui/events", answered)
+    await ask(page, "Show me")
+    bubble = page.locator(".run[data-status=success] .bubble.assistant")
+    await expect(bubble.get_by_role("link", name="good")).to_have_attribute("rel", re.compile("noopener"))
+    await expect(bubble).to_contain_text("<script>alert(1)</script>")
+    await expect(bubble.locator("img, script, style, [style], [onclick], [onerror], [href^=javascript]")).to_have_count(
+        0
+    )
+    assert not [url for url in requested if not url.startswith(service.url)]
+
+
+async def test_on_a_narrow_screen_the_events_open_as_a_drawer(pages: Pages, service: RunningService):
+    page = await opened(pages, service, width=390, height=800)
+    await expect(page.locator("#events-panel")).to_be_hidden()
+    await page.get_by_role("button", name="Events", exact=True).click()
+    await expect(page.locator("#events-panel")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#events-panel")).to_be_hidden()
+    assert await page.locator("html").evaluate("page => page.scrollWidth <= page.clientWidth")
+
+
+async def test_outside_debug_the_console_session_is_enough(
+    pages: Pages, service_factory: ServiceFactory, administrator: Login
+):
+    service = service_factory.start(DJANGO_DEBUG="0", DJANGO_ALLOWED_HOSTS="localhost,127.0.0.1")
+    url = service.url.replace("127.0.0.1", "localhost")  # browsers keep secure cookies for this name without TLS
+    page = await pages.open()
+    await page.goto(f"{url}/playground/")
+    await administrator.sign_in(page, f"{url}/playground/")
+    await expect(page.get_by_label("Role")).to_have_count(0)
+    await ask(page, WEATHER)
+    await expect(page.locator(".run[data-status=success] .bubble.assistant")).to_contain_text("London")
