@@ -49,9 +49,9 @@ class Serving:
         self._drain_task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, drain. Raises ListenError, or what keeps the service from starting."""
+        """Start, serve until SIGTERM, SIGINT or SIGHUP, drain. Raises ListenError, or what keeps the service from starting."""
         self._loop.run_until_complete(service.start())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._on_signal, number)
         self._server.run()
         if self._server.listen_failure:
