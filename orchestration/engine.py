@@ -137,7 +137,8 @@ class Engine:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         if remaining and self.database.is_open:
-            await self._writer.commit(Unit())  # a barrier: what these runs wrote is committed before another may claim them
+            # A barrier: what these runs wrote is committed before another process may claim them.
+            await self._writer.commit(Unit())
             await release_leases(self.database, remaining)
 
     @property
