@@ -6,10 +6,13 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.checks import Tags, register
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import import_string
+
+from agentbackend import checks
 
 
 class AgentbackendConfig(AppConfig):
@@ -27,6 +30,9 @@ class AgentbackendConfig(AppConfig):
         # by name: it needs the models, which this module is too early for
         ensure_groups = import_string("agentbackend.console_groups.ensure_after_migrate")
         post_migrate.connect(ensure_groups, sender=self, dispatch_uid="agentbackend.console_groups")
+        register(checks.check_actions_name_permissions, Tags.admin)
+        register(checks.check_database_settings, Tags.compatibility)
+        register(checks.check_runtime_role, Tags.database)
 
 
 def _begin_session(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS
 
 from agentbackend.schema import migrate_now
 
@@ -25,6 +27,7 @@ class Command(BaseCommand):
         self.check(display_num_errors=True)
         if settings.MIGRATE_ON_START:
             migrate_now()
+        self.check(tags=[Tags.database], databases=[DEFAULT_DB_ALIAS])
         from agentbackend.serving import ListenError, Serving  # noqa: PLC0415 - chooses the event loop, starts the rooms
 
         try:
