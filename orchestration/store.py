@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 from psycopg import errors as pg_errors
 
-from agentbackend.foundation.database import Connection, Database
+from agentbackend.foundation.database import Database
 from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.problems import Problem
 from agentbackend.foundation.writer import Unit
@@ -25,10 +25,6 @@ from orchestration.run_input import RunInput, stored_input
 
 MAX_HISTORY_TURNS = 200
 
-_THREAD_INSERT = """
-INSERT INTO orchestration_thread (id, public_id, tenant, owner_id, agent_id, standing_key, title)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
-"""
 _THREAD_SELECT = """
 SELECT thread.id, thread.owner_id, thread.agent_id, thread.state, active.public_id
 FROM orchestration_thread AS thread
@@ -39,19 +35,32 @@ _HISTORY_SELECT = """
 SELECT turn.messages FROM conversation_turns AS turn JOIN orchestration_thread AS thread ON thread.id = turn.thread_id
 WHERE thread.tenant = %s AND thread.public_id = %s AND thread.owner_id = %s ORDER BY turn.position DESC LIMIT %s
 """
-_RUN_INSERT = """
-INSERT INTO orchestration_run (id, public_id, tenant, owner_id, actor_role, thread_id, agent_id, parent_public_id, input,
-    idempotency_key, status, fence, lease_owner, lease_expires_at, request_id, trace_id, started_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'running', 1, %s, now() + make_interval(secs => %s), %s, %s, now())
-"""
-_TURN_INSERT = """
+# Thread, run and turn go in with one statement: a round of the protocol for each would cost as much as the rest.
+_RUN = """
+run AS (
+    INSERT INTO orchestration_run (id, public_id, tenant, owner_id, actor_role, thread_id, agent_id, parent_public_id, input,
+        idempotency_key, status, fence, lease_owner, lease_expires_at, request_id, trace_id, started_at)
+    VALUES (%(run_id)s, %(run_public_id)s, %(tenant)s, %(owner_id)s, %(actor_role)s, %(thread_id)s, %(agent_id)s, %(parent)s,
+        %(input)s, %(idempotency_key)s, 'running', 1, %(lease_owner)s, now() + make_interval(secs => %(lease_seconds)s),
+        %(request_id)s, %(trace_id)s, now())
+)
 INSERT INTO conversation_turns (id, thread_id, run_id, position, user_message, messages)
-SELECT %s, %s, %s, COALESCE(max(position), 0) + 1, %s, %s FROM conversation_turns WHERE thread_id = %s
 """
-_THREAD_TOUCH = """
-UPDATE orchestration_thread SET updated_at = now(), state = COALESCE(%s::jsonb, state),
-    title = CASE WHEN title = '' THEN %s ELSE title END WHERE id = %s
-"""
+_FIRST_RUN = f"""
+WITH thread AS (
+    INSERT INTO orchestration_thread (id, public_id, tenant, owner_id, agent_id, standing_key, title, state)
+    VALUES (%(thread_id)s, %(thread_public_id)s, %(tenant)s, %(owner_id)s, %(agent_id)s, %(standing_key)s, %(title)s, %(state)s)
+), {_RUN}
+VALUES (%(turn_id)s, %(thread_id)s, %(run_id)s, 1, %(user_message)s, %(messages)s)
+"""  # noqa: S608 - constants of this module
+_NEXT_RUN = f"""
+WITH thread AS (
+    UPDATE orchestration_thread SET updated_at = now(), state = COALESCE(%(state)s::jsonb, state),
+        title = CASE WHEN title = '' THEN %(title)s ELSE title END WHERE id = %(thread_id)s
+), {_RUN}
+SELECT %(turn_id)s, %(thread_id)s, %(run_id)s, COALESCE(max(position), 0) + 1, %(user_message)s, %(messages)s
+FROM conversation_turns WHERE thread_id = %(thread_id)s
+"""  # noqa: S608 - constants of this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +116,11 @@ class NewRun:
 
 async def view_thread(database: Database, actor: Actor, public_id: str) -> ThreadView:
     """The thread with its messages, oldest first; raises Problem `not_found` when it is somebody else's."""
-    async with database.connection() as connection, connection.pipeline():
-        found = await connection.execute(_THREAD_SELECT, (actor.tenant, public_id))
-        turns = await connection.execute(_HISTORY_SELECT, (actor.tenant, public_id, actor.id, MAX_HISTORY_TURNS))
+    async with database.connection() as connection:
+        async with connection.pipeline():
+            found = await connection.execute(_THREAD_SELECT, (actor.tenant, public_id))
+            turns = await connection.execute(_HISTORY_SELECT, (actor.tenant, public_id, actor.id, MAX_HISTORY_TURNS))
+            await connection.commit()
         thread = await found.fetchone()
         history = await turns.fetchall()
     if thread is None:
@@ -150,47 +161,44 @@ async def create_run(
 async def _create_run(
     database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
 ) -> StartedRun:
-    run_id, actor = uuid7(), new.actor
-    known_thread_id = thread_id or uuid7()
+    run_id, known_thread_id = uuid7(), thread_id or uuid7()
     audit_unit = Unit()
     for entry in entries(run_id, known_thread_id):
         audit_rows.add_to(audit_unit, entry)
+    statement = _FIRST_RUN if thread_id is None else _NEXT_RUN
     async with database.connection() as connection, connection.pipeline():
-        if thread_id is None:
-            title = title_of(new.new_messages)
-            await connection.execute(
-                _THREAD_INSERT,
-                (
-                    known_thread_id,
-                    new.run_input.thread_id,
-                    actor.tenant,
-                    actor.id,
-                    new.agent.id,
-                    new.standing_key,
-                    title,
-                ),
-            )
-        await _insert_run(connection, new, run_id, known_thread_id)
-        for statement, parameters in audit_unit.statements():
-            await connection.execute(statement, parameters)
+        await connection.execute(statement, _columns(new, run_id, known_thread_id))
+        for audit_statement, parameters in audit_unit.statements():
+            await connection.execute(audit_statement, parameters)
+        await connection.commit()
     return StartedRun(run_id, known_thread_id, 1)
 
 
-async def _insert_run(connection: Connection, new: NewRun, run_id: UUID, thread_id: UUID) -> None:
+def _columns(new: NewRun, run_id: UUID, thread_id: UUID) -> dict[str, Any]:
     actor, given = new.actor, new.run_input
-    await connection.execute(
-        _RUN_INSERT,
-        (
-            run_id, given.run_id, actor.tenant, actor.id, actor.role, thread_id, new.agent.id, given.parent_run_id,
-            stored_input(given, new.new_messages), new.idempotency_key, new.lease_owner, new.lease_seconds,
-            new.request_id, new.trace_id,
-        ),
-    )  # fmt: skip
-    text = text_of_last_user_message(new.new_messages)
-    messages = orjson.dumps(new.new_messages).decode()
-    await connection.execute(_TURN_INSERT, (uuid7(), thread_id, run_id, text, messages, thread_id))
-    state = orjson.dumps(given.state).decode() if given.state else None
-    await connection.execute(_THREAD_TOUCH, (state, title_of(new.new_messages), thread_id))
+    return {
+        "thread_id": thread_id,
+        "thread_public_id": given.thread_id,
+        "tenant": actor.tenant,
+        "owner_id": actor.id,
+        "actor_role": actor.role,
+        "agent_id": new.agent.id,
+        "standing_key": new.standing_key,
+        "title": title_of(new.new_messages),
+        "state": orjson.dumps(given.state).decode() if given.state else None,
+        "run_id": run_id,
+        "run_public_id": given.run_id,
+        "parent": given.parent_run_id,
+        "input": stored_input(given, new.new_messages),
+        "idempotency_key": new.idempotency_key,
+        "lease_owner": new.lease_owner,
+        "lease_seconds": new.lease_seconds,
+        "request_id": new.request_id,
+        "trace_id": new.trace_id,
+        "turn_id": uuid7(),
+        "user_message": text_of_last_user_message(new.new_messages),
+        "messages": orjson.dumps(new.new_messages).decode(),
+    }
 
 
 def _conflict(error: pg_errors.UniqueViolation, new: NewRun) -> Problem:
