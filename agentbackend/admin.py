@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
@@ -31,7 +31,7 @@ class ConsoleUserForm(UserChangeForm):
         """What was chosen, and what the editor was not offered."""
         offered = self.fields["groups"].queryset
         kept = self.instance.groups.exclude(pk__in=offered)
-        return Group.objects.filter(pk__in=[*self.cleaned_data["groups"], *kept])
+        return Group.objects.filter(Q(pk__in=self.cleaned_data["groups"]) | Q(pk__in=kept))
 
 
 @admin.register(User)

@@ -54,6 +54,14 @@ class AgentForm(forms.ModelForm):
             self.add_error("enabled", ValidationError("The default agent must be enabled."))
         return cleaned
 
+    def validate_constraints(self) -> None:
+        """The default agent before steps back when this one is saved: two of them are no conflict yet."""
+        wanted, self.instance.is_default = self.instance.is_default, False
+        try:
+            super().validate_constraints()
+        finally:
+            self.instance.is_default = wanted
+
 
 def _tool_choices(chosen: list[str]) -> list[tuple[str, str]]:
     """The registry's tools, and what is chosen but no longer there: removing that is up to a person."""
