@@ -223,7 +223,7 @@ async def find_run(database: Database, actor: Actor, public_id: str) -> RunRefer
     return RunReference(*row)
 
 
-async def read_events(database: Database, run_id: UUID, after: int, limit_rows: int = 500) -> list[tuple[int, bytes]]:
+async def read_events(database: Database, run_id: UUID, after: int, limit_rows: int = 100) -> list[tuple[int, bytes]]:
     """Rows of the event log that hold events beyond `after`: (number of the row's first event, events one a line)."""
     rows = await database.fetch_all(
         "SELECT seq_from, events FROM orchestration_runevents WHERE run_id = %s AND seq_to > %s ORDER BY seq_from LIMIT %s",
