@@ -37,6 +37,8 @@ class AgentForm(forms.ModelForm):
             "max_output_tokens", "history_token_budget", "max_iterations", "tools",
         )  # fmt: skip
 
+    becomes_default = False
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if "description" in self.fields:
@@ -52,15 +54,10 @@ class AgentForm(forms.ModelForm):
             self.add_error("is_default", ValidationError("Make another agent the default one instead."))
         if cleaned.get("is_default") and not cleaned.get("enabled"):
             self.add_error("enabled", ValidationError("The default agent must be enabled."))
+        self.becomes_default = bool(cleaned.get("is_default")) and not was_default
+        if self.becomes_default:
+            cleaned["is_default"] = False  # set on saving, when the one before has stepped back
         return cleaned
-
-    def validate_constraints(self) -> None:
-        """The default agent before steps back when this one is saved: two of them are no conflict yet."""
-        wanted, self.instance.is_default = self.instance.is_default, False
-        try:
-            super().validate_constraints()
-        finally:
-            self.instance.is_default = wanted
 
 
 def _tool_choices(chosen: list[str]) -> list[tuple[str, str]]:
@@ -106,8 +103,9 @@ class AgentAdmin(AuditedModelAdmin, ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save; a new default agent takes the place of the one before, in the same transaction."""
         with transaction.atomic():
-            if obj.is_default:
+            if form.becomes_default:
                 self._demote_others(request, obj)
+                obj.is_default = True
             super().save_model(request, obj, form, change)
 
     def _demote_others(self, request: HttpRequest, successor: Agent) -> None:
