@@ -34,8 +34,10 @@ def check_actions_name_permissions(app_configs: Sequence[AppConfig] | None, **_:
 
 def _actions(model_admin: admin.ModelAdmin[Any]) -> Iterator[tuple[str, Any]]:
     """Django's actions of a list, and those that Unfold puts on lists, rows and pages."""
-    for function, name, _ in model_admin._get_base_actions():
-        yield name, function
+    for entry in model_admin.actions or ():
+        found = model_admin.get_action(entry)
+        if found is not None:
+            yield found[1], found[0]
     for attribute in _UNFOLD_ACTIONS:
         for name in _names(getattr(model_admin, attribute, ())):
             yield name, getattr(model_admin, name, None)
