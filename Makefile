@@ -4,7 +4,7 @@
 #   PYTHON=                 the Python that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt runtime development
+.PHONY: help run test check fmt playground runtime development
 
 # The oldest first: the pinned versions are those that 3.11 can have. It must be able to make virtual environments.
 find_python = for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -13,7 +13,7 @@ find_python = for python in $(PYTHON) python3.11 python3.12 python3.13 python3.1
 TESTS ?= tests
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: runtime ## the service on http://localhost:8000 (PORT=), with a database, keys and logins of its own
 	@.venv/bin/python -m agentbackend.development
@@ -35,6 +35,9 @@ check: development ## what must hold before a change goes in: lint, format, type
 fmt: development ## bring the code into its form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+playground: ## bundle the playground's scripts (needs Node 20 or newer)
+	cd orchestration/playground && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
 
 runtime:
 	@python="$$($(find_python))"; $(say_without_python); exec "$$python" .ci/install.py requirements.txt

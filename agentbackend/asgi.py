@@ -15,9 +15,12 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 
+from agentbackend.telemetry import configure_telemetry
+
 if settings.CONFIGURATION_PROBLEMS:
     raise ImproperlyConfigured("; ".join(settings.CONFIGURATION_PROBLEMS))
 
+configure_telemetry()  # before the middleware is loaded and the first client is made
 django_application = get_asgi_application()
 
 from agentbackend.gateway.authentication import GatewayAuthentication  # noqa: E402
@@ -61,17 +64,18 @@ async def refuse_websocket(scope: dict[str, Any], receive: Any, send: Any) -> No
     await send({"type": "websocket.close", "code": 1000})
 
 
+playground = ConsoleSessionAuthentication(
+    playground_router(service.engine), allowed_hosts=settings.ALLOWED_HOSTS, observer=service.recorder
+)
+
 application = ProtocolTypeRouter(
     {
         "http": RequestLog(
             PathRouter(
                 {
                     "/ag-ui/": GatewayAuthentication(agui_router(service.engine), service.authenticator),
-                    "/playground/events": ConsoleSessionAuthentication(
-                        playground_router(service.engine),
-                        allowed_hosts=settings.ALLOWED_HOSTS,
-                        observer=service.recorder,
-                    ),
+                    "/playground/events": playground,
+                    "/playground/runs/": playground,
                 },
                 django_application,
             )

@@ -313,7 +313,7 @@ def pretty(document: bytes) -> SafeString:
         text = orjson.dumps(orjson.loads(document), option=orjson.OPT_INDENT_2).decode()
     except orjson.JSONDecodeError:
         text = repr(document)
-    return format_html('<pre class="whitespace-pre-wrap break-all text-xs">{}</pre>', text)
+    return format_html('<pre class="console-code">{}</pre>', text)
 
 
 def linked(kind: str, identifier: str, text: str, field: str = "") -> str:
@@ -322,7 +322,9 @@ def linked(kind: str, identifier: str, text: str, field: str = "") -> str:
     address = _address(url_name, identifier) if url_name and identifier else ""
     if not address and field and identifier:
         address = f"{reverse('admin:audit_auditevent_changelist')}?{urlencode({'q': f'{field}:{identifier}'})}"
-    return format_html('<a class="hover:underline" href="{}">{}</a>', address, text) if address else text
+    if not address:
+        return text
+    return format_html('<a class="console-link console-id" title="{1}" href="{0}">{1}</a>', address, text)
 
 
 def _address(url_name: str, identifier: str) -> str:

@@ -8,10 +8,12 @@ from django.urls import re_path
 from orchestration.consumers import CancelConsumer, EventsConsumer, NoSuchAddressConsumer, RunEventsConsumer
 from orchestration.engine import Engine
 
+_RUN = r"runs/(?P<run_id>[\x21-\x2e\x30-\x7e]{1,128})"
+
 
 def agui_router(engine: Engine) -> URLRouter:
     """The consumers under `/ag-ui/`; they expect gateway authentication around them."""
-    run = r"^ag-ui/runs/(?P<run_id>[\x21-\x2e\x30-\x7e]{1,128})"
+    run = rf"^ag-ui/{_RUN}"
     return URLRouter(
         [
             re_path(r"^ag-ui/events$", EventsConsumer.as_asgi(engine=engine)),
@@ -27,6 +29,7 @@ def playground_router(engine: Engine) -> URLRouter:
     return URLRouter(
         [
             re_path(r"^playground/events$", EventsConsumer.as_asgi(engine=engine)),
+            re_path(rf"^playground/{_RUN}/cancel$", CancelConsumer.as_asgi(engine=engine)),
             re_path(r"", NoSuchAddressConsumer.as_asgi(engine=engine)),
         ]
     )

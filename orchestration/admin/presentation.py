@@ -36,7 +36,7 @@ def status_badge(row: Run | Step) -> SafeString:
 
 
 def identifier(value: str) -> SafeString:
-    """An identifier on one line: cut off for the eye, whole when copied or pointed at."""
+    """An identifier that takes one line in a table, however long it is."""
     return format_html('<span class="console-id" title="{0}">{0}</span>', value)
 
 

@@ -60,7 +60,7 @@ def _configuration(agents: list[Agent]) -> dict[str, Any]:
     return {
         "debug": settings.DEBUG,
         "eventsUrl": "/ag-ui/events",
-        "cancelUrl": "/ag-ui/runs/{runId}/cancel" if settings.DEBUG else "",
+        "cancelUrl": f"{'/ag-ui' if settings.DEBUG else '/playground'}/runs/{{runId}}/cancel",
         "followUrl": "/ag-ui/runs/{runId}/events" if settings.DEBUG else "",
         "agents": [{"slug": agent.slug, "url": events} for agent in agents],
     }

@@ -169,3 +169,7 @@ async def test_outside_debug_the_console_session_is_enough(
     await expect(page.get_by_label("Role")).to_have_count(0)
     await ask(page, WEATHER)
     await expect(page.locator(".run[data-status=success] .bubble.assistant")).to_contain_text("London")
+    await ask(page, "Tell me a long story")
+    await expect(page.locator(".bubble.assistant").last).to_contain_text("Every")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.locator(".run[data-status=cancelled]")).to_contain_text("Stopped")

@@ -70,9 +70,8 @@ export class ThreadConnection {
     if (!ends.seen && !this.wasAborted()) throw lost();
   }
 
-  /** Ask the service to stop the run; where that cannot be asked, only stop reading. */
+  /** Ask the service to stop the run; where it does not listen, only stop reading. */
   async stop(runId) {
-    if (!this.urls.cancel) return this.leave();
     try {
       const target = this.urls.cancel.replace("{runId}", encodeURIComponent(runId));
       const response = await fetch(target, { method: "POST", headers: this.headers });
@@ -80,7 +79,6 @@ export class ThreadConnection {
     } catch {
       this.leave();
     }
-    return undefined;
   }
 
   /** Stop reading. The run goes on without a reader. */
