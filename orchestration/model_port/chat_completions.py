@@ -6,53 +6,71 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
-import orjson
 from openai import AsyncOpenAI
-from openai._constants import RAW_RESPONSE_HEADER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from orchestration.model_port import ModelError, ModelEvent, ModelRequest
 from orchestration.model_port.chunks import ChunkDecoder, interrupted
-
-_RAW_STREAM = {"Content-Type": "application/json", "Accept": "text/event-stream", RAW_RESPONSE_HEADER: "stream"}
+from orchestration.model_port.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 LONGEST_WAIT_SECONDS = 20.0
-MAX_WHOLE_BYTES = 8 * 1024 * 1024
+LONGEST_END_SECONDS = 1.0
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
+_NO_MONEY = "insufficient_quota"
+# The aiohttp transport lets some of aiohttp's own errors through, and calls a dropped connection a time-out of the connection.
+_NETWORK_ERRORS = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
 
 
 class ChatCompletions:
-    """A provider behind one base URL. `client` is shared by all runs; its own retries must be off."""
+    """A provider behind one base URL. `client` is shared by all runs; its own retries and read time-outs must be off.
 
-    def __init__(self, client: AsyncOpenAI, *, first_token_timeout: float) -> None:
+    Time-outs are seconds: `first_token` from the request, with all its tries, to the first event; `idle` between two reads after that.
+    """
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        *,
+        first_token_timeout: float,
+        idle_timeout: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._client = client
         self._first_token_timeout = first_token_timeout
+        self._idle_timeout = idle_timeout
+        self._sleep = sleep
         self._asks_for_usage = True
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelEvent]]]:
         """See ModelPort.stream."""
+        deadline = Deadline()
+        deadline.expire_in(self._first_token_timeout)
         try:
-            async with asyncio.timeout(self._first_token_timeout):
-                response = await self._open(request)
-        except TimeoutError as error:
-            raise _timed_out() from error
-        try:
-            yield self._events(response)
+            response = await self._open(request, deadline)
+            try:
+                async with aclosing(self._events(response, deadline)) as events:
+                    yield events
+            except ModelError as error:
+                logger.warning("the model's answer failed while it was read", extra={"code": error.code})
+                raise
+            finally:
+                # At once and whatever happens: a provider that goes on writing costs money.
+                with suppress(*_NETWORK_ERRORS):
+                    await response.aclose()
         finally:
-            # At once and whatever happens: a provider that goes on writing costs money.
-            with suppress(httpx2.HTTPError, OSError):
-                await asyncio.shield(response.aclose())
+            deadline.close()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -60,86 +78,101 @@ class ChatCompletions:
 
     # --- the request
 
-    async def _open(self, request: ModelRequest) -> httpx2.Response:
-        """The opened answer; tried again while nothing of it has been read and the failure may pass."""
+    async def _open(self, request: ModelRequest, deadline: Deadline) -> httpx2.Response:
         try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=_wait_seconds, reraise=True
-            ):
-                with attempt:
-                    return await self._send(request)
-        except openai.APIError as error:
+            with deadline:
+                return await self._tried(request)
+        except TimeoutError as error:
+            raise _timed_out() from error
+        except openai.APIStatusError as error:
             raise _translated(error) from error
+        except (openai.APIError, *_NETWORK_ERRORS) as error:
+            logger.warning("the model could not be reached", extra={"reason": type(error.__cause__ or error).__name__})
+            raise ModelError("model_unavailable", "The model could not be reached.", retryable=True) from error
+
+    async def _tried(self, request: ModelRequest) -> httpx2.Response:
+        """The opened answer; tried again while nothing of it has been read and the failure may pass."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait_seconds,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        async for attempt in attempts:
+            with attempt:
+                return await self._send(request)
         raise AssertionError("unreachable: reraise is on")
 
     async def _send(self, request: ModelRequest) -> httpx2.Response:
+        asks_for_usage = self._asks_for_usage
         try:
-            return await self._post(request)
-        except openai.BadRequestError as error:
-            if not self._asks_for_usage or "stream_options" not in str(error.message):
+            return await self._post(request, asks_for_usage)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if not asks_for_usage or "stream_options" not in error.message:
                 raise
             logger.info("the model's provider knows no stream_options; going on without token counts")
             self._asks_for_usage = False
-            return await self._post(request)
+            return await self._post(request, asks_for_usage=False)
 
-    async def _post(self, request: ModelRequest) -> httpx2.Response:
-        # The package's generic request: its typed one walks through every message and tool by their annotations, which costs
-        # more than all the rest of the request.
-        return await self._client.post(
-            "/chat/completions",
-            cast_to=httpx2.Response,
-            content=orjson.dumps(self._parameters(request)),
-            options={"headers": _RAW_STREAM},
-        )
-
-    def _parameters(self, request: ModelRequest) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": True}
-        if request.tools:
-            parameters["tools"] = request.tools
-        if request.temperature is not None:
-            parameters["temperature"] = request.temperature
-        if request.max_output_tokens is not None:
-            parameters["max_completion_tokens"] = request.max_output_tokens
-        if self._asks_for_usage:
-            parameters["stream_options"] = {"include_usage": True}
-        return parameters
+    async def _post(self, request: ModelRequest, asks_for_usage: bool) -> httpx2.Response:
+        # The context manager of the package closes the answer on exit; here it lives as long as the turn.
+        opened = await self._client.chat.completions.with_streaming_response.create(
+            **_parameters(request, asks_for_usage)
+        ).__aenter__()
+        response: httpx2.Response = opened.http_response
+        return response
 
     # --- the answer
 
-    async def _events(self, response: httpx2.Response) -> AsyncIterator[list[ModelEvent]]:
+    async def _events(self, response: httpx2.Response, deadline: Deadline) -> AsyncGenerator[list[ModelEvent], None]:
         decoder = ChunkDecoder()
+        answered = False
+        reads = response.aiter_bytes()
         try:
-            if not response.headers.get("content-type", "text/event-stream").startswith("text/event-stream"):
-                yield decoder.feed_whole(await _whole_body(response))
-                return
-            async for data in response.aiter_bytes():
+            while True:
+                with deadline:
+                    data = await anext(reads, b"")
+                if not data:
+                    break
                 events = decoder.feed(data)
                 if events:
+                    answered = True
                     yield events
-        except httpx2.TimeoutException as error:
-            raise _timed_out() from error
-        except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            raise interrupted() from error
+                if decoder.failure is not None:
+                    raise decoder.failure
+                if decoder.done:
+                    # Only the end of the body is missing: awaited, not for long, so that the connection can be used again.
+                    deadline.expire_in(LONGEST_END_SECONDS)
+                elif answered:
+                    deadline.expire_in(self._idle_timeout)
+        except TimeoutError as error:
+            if not decoder.done:
+                raise _timed_out() from error
+        except _NETWORK_ERRORS as error:
+            if not decoder.complete:
+                raise interrupted() from error
         yield decoder.end()
 
 
-async def _whole_body(response: httpx2.Response) -> bytes:
-    body = b""
-    async for data in response.aiter_bytes():
-        body += data
-        if len(body) > MAX_WHOLE_BYTES:
-            raise ModelError("model_invalid_response", "The model's answer is too large.")
-    return body
+def _parameters(request: ModelRequest, asks_for_usage: bool) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": True}
+    if request.tools:
+        parameters["tools"] = request.tools
+    if request.temperature is not None:
+        parameters["temperature"] = request.temperature
+    if request.max_output_tokens is not None:
+        parameters["max_completion_tokens"] = request.max_output_tokens
+    if asks_for_usage:
+        parameters["stream_options"] = {"include_usage": True}
+    return parameters
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, openai.APITimeoutError):
-        return False  # it has already taken as long as it may
-    if isinstance(error, openai.APIConnectionError):
-        return True
-    return isinstance(error, openai.APIStatusError) and (
-        error.status_code in _RETRIED_STATUSES or error.status_code >= 500
-    )
+    if isinstance(error, openai.APIStatusError):
+        passing = error.status_code in _RETRIED_STATUSES or error.status_code >= 500
+        return passing and _provider_code(error) != _NO_MONEY
+    return isinstance(error, (openai.APIConnectionError, *_NETWORK_ERRORS))
 
 
 def _wait_seconds(state: RetryCallState) -> float:
@@ -166,25 +199,22 @@ def _timed_out() -> ModelError:
     return ModelError("model_timeout", "The model did not answer in time.", retryable=True)
 
 
-def _translated(error: openai.APIError) -> ModelError:
-    """What a failure means for the user; the operator finds status and the provider's code in the log, never texts or keys."""
-    if isinstance(error, openai.APITimeoutError):
-        return _timed_out()
-    if not isinstance(error, openai.APIStatusError):
-        logger.warning("the model could not be reached", extra={"reason": type(error.__cause__ or error).__name__})
-        return ModelError("model_unavailable", "The model could not be reached.", retryable=True)
-    code = str(error.code or error.type or "")[:80]
-    logger.warning(
-        "the model's provider answered with an error", extra={"status": error.status_code, "provider_code": code}
-    )
-    if error.status_code == 429:
+def _provider_code(error: openai.APIStatusError) -> str:
+    return str(error.code or error.type or "")[:80]
+
+
+def _translated(error: openai.APIStatusError) -> ModelError:
+    """What a refusal means for the user; the operator finds status and the provider's code in the log, never texts or keys."""
+    code, status = _provider_code(error), error.status_code
+    logger.warning("the model's provider answered with an error", extra={"status": status, "provider_code": code})
+    if status == 429 and code != _NO_MONEY:
         return ModelError(
             "model_rate_limited",
             "The model takes no more requests at the moment.",
             retryable=True,
             retry_after=_retry_after(error),
         )
-    if error.status_code >= 500 or error.status_code in _RETRIED_STATUSES:
+    if status >= 500 or status in _RETRIED_STATUSES - {429}:
         return ModelError("model_unavailable", "The model's provider has a problem.", retryable=True)
     if code in ("context_length_exceeded", "string_above_max_length"):
         return ModelError("model_context_too_long", "The conversation is too long for the model.")

@@ -80,13 +80,19 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _OutputDetails | None = None
 
 
+_NO_USAGE = msgspec.Raw(b"null")
+_NO_FUNCTION = _Function()
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    # Some providers send it with each chunk: only the last one is decoded.
+    usage: msgspec.Raw = _NO_USAGE
     error: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
+_usage_decoder = msgspec.json.Decoder(_Usage | None)
 
 
 def _rubbish() -> ModelError:
@@ -99,7 +105,7 @@ def interrupted() -> ModelError:
 
 
 class _CallState:
-    """A tool call under way: it is announced once its name is known to be whole."""
+    """A tool call under way: it is announced once its name is known to be whole. `index` is its place in the turn."""
 
     __slots__ = ("id", "index", "name", "started")
 
@@ -111,55 +117,91 @@ class _CallState:
 
 
 class ChunkDecoder:
-    """Decodes one answer. Feed it the bytes as they come, then call `end`."""
+    """Decodes one answer. Feed it the bytes as they come, look at `failure` after each, then call `end`.
+
+    A body that begins with a brace is a completion that the provider did not stream.
+    """
 
     def __init__(self) -> None:
+        self.failure: ModelError | None = None
+        self._begun = False
+        self._whole: bytearray | None = None
         self._rest = b""
-        self._calls: dict[int, _CallState] = {}
+        self._calls: list[_CallState] = []
+        self._by_index: dict[int, _CallState] = {}
         self._reason: FinishReason | None = None
-        self._usage: Usage | None = None
+        self._usage = _NO_USAGE
         self._said_anything = False
         self._done = False
 
+    @property
+    def complete(self) -> bool:
+        """Whether the model has said that it is done; what may still come is the count of tokens."""
+        return self._done or self._reason is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can come."""
+        return self._done
+
     def feed(self, data: bytes) -> list[ModelEvent]:
-        """The events that these bytes complete; raises ModelError."""
-        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) > MAX_LINE_BYTES:
-            raise _rubbish()
+        """The events that these bytes complete. What goes wrong after them is kept in `failure`."""
         events: list[ModelEvent] = []
-        for line in lines:
-            self._take_line(line, events)
+        if self.failure is None:
+            try:
+                self._take(data, events)
+            except ModelError as error:
+                self.failure = error
         return events
 
     def end(self) -> list[ModelEvent]:
         """What remains at the end of the body: always ends in Finished; raises ModelError when the answer is not whole."""
         events: list[ModelEvent] = []
-        if self._rest:
+        if self._whole is not None:
+            self._take_chunk(bytes(self._whole), events)
+        elif self._rest:
             rest, self._rest = self._rest, b""
             self._take_line(rest, events)
-        reason = self._reason
-        if reason is None:
-            if not (self._done and self._said_anything):
-                raise interrupted()
-            reason = "stop"  # some providers end with [DONE] and no reason
         self._announce_all(events)
-        if self._calls and reason == "stop":
-            reason = "tool_calls"
-        events.append(Finished(reason, self._usage))
+        events.append(Finished(self._finish_reason(), _usage(self._usage)))
         return events
 
-    def feed_whole(self, body: bytes) -> list[ModelEvent]:
-        """A completion that the provider did not stream; raises ModelError."""
-        events: list[ModelEvent] = []
-        self._take_chunk(body, events)
-        return [*events, *self.end()]
+    def _finish_reason(self) -> FinishReason:
+        reason = self._reason
+        if reason is None:
+            if self._whole is not None and not self._said_anything:
+                raise _rubbish()
+            if not self._said_anything or not (self._done or self._whole is not None):
+                raise interrupted()
+            reason = "stop"  # some providers end with [DONE] and no reason
+        if self._calls:
+            return "tool_calls" if reason == "stop" else reason
+        return "stop" if reason == "tool_calls" else reason
+
+    def _take(self, data: bytes, events: list[ModelEvent]) -> None:
+        if not self._begun:
+            data = data.lstrip()
+            if not data:
+                return
+            self._begun = True
+            if data.startswith(b"{"):
+                self._whole = bytearray()
+        if self._whole is not None:
+            self._whole += data
+            _check_size(len(self._whole))
+            return
+        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            self._take_line(line, events)
+        _check_size(len(self._rest))
 
     def _take_line(self, line: bytes, events: list[ModelEvent]) -> None:
         if not line.startswith(b"data:"):
-            if line.startswith(b"<") or (line.startswith(b"{") and not self._said_anything):
-                raise _rubbish()
+            if line.startswith(b"<"):
+                raise _rubbish()  # a page
             return  # blank lines, comments, other fields
+        _check_size(len(line))
         data = line[5:].strip()
         if data == b"[DONE]":
             self._done = True
@@ -173,8 +215,8 @@ class ChunkDecoder:
             raise _rubbish() from error
         if chunk.error is not None:
             raise _reported(chunk.error)
-        if chunk.usage is not None:
-            self._usage = _usage(chunk.usage)
+        if chunk.usage is not _NO_USAGE and bytes(chunk.usage) != b"null":
+            self._usage = chunk.usage.copy()
         if not chunk.choices:
             return
         choice = chunk.choices[0]
@@ -188,8 +230,8 @@ class ChunkDecoder:
         reasoning = delta.reasoning_content or delta.reasoning or _texts(delta.reasoning_details)
         if reasoning:
             events.append(ReasoningDelta(reasoning))
-        text = delta.content if isinstance(delta.content, str) else _texts(delta.content)
-        text = text or delta.refusal
+        content = delta.content if isinstance(delta.content, str) else _texts(delta.content)
+        text = content or delta.refusal
         if text:
             self._said_anything = True
             events.append(TextDelta(text))
@@ -198,12 +240,10 @@ class ChunkDecoder:
 
     def _take_call(self, call: _Call, events: list[ModelEvent]) -> None:
         self._said_anything = True
-        state = self._state_of(call)
+        function = call.function or _NO_FUNCTION
+        state = self._state_of(call, function)
         if call.id and not state.id:
             state.id = call.id
-        function = call.function
-        if function is None:
-            return
         if function.name and not state.started and function.name != state.name:
             state.name += function.name
         arguments = function.arguments
@@ -213,14 +253,25 @@ class ChunkDecoder:
         text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
         events.append(ToolCallArguments(state.index, text))
 
-    def _state_of(self, call: _Call) -> _CallState:
-        """The call that a delta belongs to: by index, else by a new id, else the last one."""
-        index = call.index
-        if index is None:
-            known = next((state.index for state in self._calls.values() if call.id and state.id == call.id), None)
-            last = len(self._calls) - 1
-            index = known if known is not None else (len(self._calls) if call.id or last < 0 else last)
-        return self._calls.setdefault(index, _CallState(index))
+    def _state_of(self, call: _Call, function: _Function) -> _CallState:
+        """The call that a delta belongs to: the one of its index, of its id, or the last one.
+
+        Some providers number every call 0, or not at all: a name after another call's arguments begins a new one, unless the id is known.
+        """
+        found = self._known(call)
+        if found is None or (found.started and function.name and call.id != found.id):
+            found = _CallState(len(self._calls))
+            self._calls.append(found)
+        if call.index is not None:
+            self._by_index[call.index] = found
+        return found
+
+    def _known(self, call: _Call) -> _CallState | None:
+        if call.index is not None:
+            return self._by_index.get(call.index)
+        if call.id:
+            return next((state for state in self._calls if state.id == call.id), None)
+        return self._calls[-1] if self._calls else None
 
     def _announce(self, state: _CallState, events: list[ModelEvent]) -> None:
         if not state.started:
@@ -229,8 +280,13 @@ class ChunkDecoder:
 
     def _announce_all(self, events: list[ModelEvent]) -> None:
         """Calls without arguments."""
-        for state in self._calls.values():
+        for state in self._calls:
             self._announce(state, events)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_LINE_BYTES:
+        raise _rubbish()
 
 
 def _texts(parts: Any) -> str:
@@ -240,12 +296,19 @@ def _texts(parts: Any) -> str:
     return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
-def _usage(found: _Usage) -> Usage:
-    given, made = found.prompt_tokens or 0, found.completion_tokens or 0
+def _usage(given: msgspec.Raw) -> Usage | None:
+    """The last count that came; one that cannot be read is no reason to lose the answer."""
+    try:
+        found = _usage_decoder.decode(given)
+    except msgspec.MsgspecError:
+        return None
+    if found is None:
+        return None
+    read, made = found.prompt_tokens or 0, found.completion_tokens or 0
     return Usage(
-        input_tokens=given,
+        input_tokens=read,
         output_tokens=made,
-        total_tokens=found.total_tokens or given + made,
+        total_tokens=found.total_tokens or read + made,
         reasoning_tokens=(found.completion_tokens_details and found.completion_tokens_details.reasoning_tokens) or 0,
         cached_input_tokens=(found.prompt_tokens_details and found.prompt_tokens_details.cached_tokens) or 0,
     )
@@ -258,6 +321,8 @@ def _reported(error: Any) -> ModelError:
         return ModelError("model_rate_limited", "The model takes no more requests at the moment.", retryable=True)
     if "context_length" in kind:
         return ModelError("model_context_too_long", "The conversation is too long for the model.")
+    if "content_filter" in kind or "content_policy" in kind:
+        return ModelError("model_content_filter", "The model's provider withheld the answer.")
     return ModelError(
         "model_stream_interrupted", "The model's provider reported an error during the answer.", retryable=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx2
@@ -29,22 +30,37 @@ class ModelConfig:
     demo_delay_seconds: float = 0.015
 
 
-def open_model_port(config: ModelConfig) -> ModelPort:
-    """The port; call inside the event loop. Environment proxies are ignored: only the configured one is used."""
-    timeout = httpx2.Timeout(config.idle_timeout, connect=config.connect_timeout)
+def open_model_port(config: ModelConfig, prepare: Callable[[httpx2.AsyncClient], None] | None = None) -> ModelPort:
+    """The port; call inside the event loop. Environment proxies are ignored: only the configured one is used.
+
+    `prepare` is called with the HTTP client, for instrumentation.
+    """
+    timeout = httpx2.Timeout(None, connect=config.connect_timeout)  # the port itself limits all other waits
     if not config.api_key and not config.base_url:
         http_client = httpx2.AsyncClient(transport=DemoTransport(config.demo_delay_seconds), timeout=timeout)
+        _prepare(http_client, prepare)
         client = AsyncOpenAI(api_key="demo", base_url="http://demo.invalid/v1", http_client=http_client, max_retries=0)
-        return ChatCompletions(client, first_token_timeout=config.first_token_timeout)
+        return _port(client, config)
+    http_client = _http_client(config, timeout)
+    _prepare(http_client, prepare)
     client = AsyncOpenAI(
         # Some servers want no key; the package insists on one.
         api_key=config.api_key or "none",
         base_url=config.base_url or None,
-        http_client=_http_client(config, timeout),
+        http_client=http_client,
         timeout=timeout,
         max_retries=0,
     )
-    return ChatCompletions(client, first_token_timeout=config.first_token_timeout)
+    return _port(client, config)
+
+
+def _prepare(client: httpx2.AsyncClient, prepare: Callable[[httpx2.AsyncClient], None] | None) -> None:
+    if prepare is not None:
+        prepare(client)
+
+
+def _port(client: AsyncOpenAI, config: ModelConfig) -> ModelPort:
+    return ChatCompletions(client, first_token_timeout=config.first_token_timeout, idle_timeout=config.idle_timeout)
 
 
 def _http_client(config: ModelConfig, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
