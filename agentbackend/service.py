@@ -25,6 +25,7 @@ from agentbackend.gateway.nonces import prune_nonces
 from agentbackend.gateway.recording import GatewayRecorder
 from agentbackend.metrics import register_refresher
 from agentbackend.schema import pending_migrations
+from agentbackend.telemetry import instrument_client, shutdown_telemetry
 from audit import sign_ins
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port import ModelPort
@@ -46,7 +47,12 @@ class Service:
         self.engine = Engine(database, self.writer, _engine_config())
         self.recorder = GatewayRecorder(self.writer)
         allowed = [*settings.OUTBOUND_ALLOWED_HOSTS, *key_set_host(settings.SUPABASE_URL)]
-        policy = OutboundPolicy(allowed_hosts=allowed, proxy=settings.OUTBOUND_PROXY, ca_file=settings.OUTBOUND_CA_FILE)
+        policy = OutboundPolicy(
+            allowed_hosts=allowed,
+            proxy=settings.OUTBOUND_PROXY,
+            ca_file=settings.OUTBOUND_CA_FILE,
+            prepare=instrument_client,
+        )
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
         self._model_port: ModelPort | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -63,7 +69,7 @@ class Service:
             prepare_threshold=plan.prepare_threshold,
         )
         self.writer.start()
-        self._model_port = open_model_port(_model_config())
+        self._model_port = open_model_port(_model_config(), prepare=instrument_client)
         self.engine.start(self._model_port)
         loop = asyncio.get_running_loop()
         self._loops = [
@@ -93,6 +99,7 @@ class Service:
             await self._model_port.aclose()
         await self.authenticator.aclose()
         await self.database.close()
+        await asyncio.to_thread(shutdown_telemetry)
         logger.info("the service has stopped")
 
     def _register_sources(self) -> None:

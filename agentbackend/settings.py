@@ -71,6 +71,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "METRICS_TOKEN": (str, ""),
     "METRICS_ALLOWED_FROM": (str, "127.0.0.1,::1"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": (str, ""),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": (str, ""),
     "OTEL_SERVICE_NAME": (str, "agentbackend"),
 }
 
@@ -285,6 +286,7 @@ configure_logging(LOG_LEVEL, debug=DEBUG)
 METRICS_TOKEN: str = _read("METRICS_TOKEN")
 METRICS_ALLOWED_FROM: list[str] = _list("METRICS_ALLOWED_FROM")
 OTEL_EXPORTER_OTLP_ENDPOINT: str = _read("OTEL_EXPORTER_OTLP_ENDPOINT")
+OTEL_EXPORTER_OTLP_PROTOCOL: str = _read("OTEL_EXPORTER_OTLP_PROTOCOL")
 OTEL_SERVICE_NAME: str = _read("OTEL_SERVICE_NAME")
 
 

@@ -11,6 +11,7 @@ import logging.config
 import re
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -90,18 +91,19 @@ def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         if is_secret_name(name):
             event[name] = REDACTED
         elif isinstance(value, str):
-            event[name] = _without_secrets(value)
+            event[name] = without_secrets(value)
     return event
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """The text without query strings, tokens, keys, and passwords in addresses."""
     if "?" in text:
         text = _QUERY.sub("?" + REDACTED, text)
     return _SECRETS.sub(REDACTED, text)
 
 
 class RequestLog:
-    """Around the HTTP application: a request id for every request, one line at its end, no query string anywhere."""
+    """Around the HTTP application: a request id for each request, a line at its end, and one when a stream opens; no query string."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -116,12 +118,14 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if _is_event_stream(message["headers"]):
+                    _request_logger.info("stream opened", method=scope["method"], path=scope["path"])
             await send(message)
 
         try:
             await self._application(scope, receive, noting_status)
         finally:
-            metrics.http_requests.labels(method=_known_method(scope["method"]), status=f"{status // 100}xx").inc()
+            metrics.http_requests.labels(method=_known_method(scope["method"]), status=_class_of(status)).inc()
             _request_logger.info(
                 "request",
                 method=scope["method"],
@@ -129,6 +133,15 @@ class RequestLog:
                 status=status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 1),
             )
+
+
+def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
+def _class_of(status: int) -> str:
+    """`2xx` and so on; `none` when the client left before there was an answer."""
+    return f"{status // 100}xx" if status else "none"
 
 
 def _known_method(method: str) -> str:
