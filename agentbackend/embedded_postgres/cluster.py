@@ -218,6 +218,7 @@ class Cluster:
             if self._user is not None:
                 folder.chmod(0o755)  # whatever the umask: the server's user must get through
         if self._user is not None:
+            _require_way_to(home, self._user)
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
 
     def _make_socket_directory(self) -> None:
@@ -287,6 +288,17 @@ def _server_user() -> pwd.struct_passwd | None:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise EmbeddedDatabaseError("As root the database needs a user `postgres` or `nobody` to run as.")
+
+
+def _require_way_to(home: Path, user: pwd.struct_passwd) -> None:
+    """Raise EmbeddedDatabaseError naming the first folder above `home` that the server's user may not enter."""
+    for folder in reversed(home.parents):
+        found = folder.stat()
+        if not found.st_mode & 0o001 and not (found.st_uid == user.pw_uid and found.st_mode & 0o100):
+            raise EmbeddedDatabaseError(
+                f"AGENTBACKEND_DATA_DIR: as root the database runs as {user.pw_name}, who may not enter {folder}. "
+                "Choose a folder that is open to it."
+            )
 
 
 def _may_run(binaries: Binaries, user: pwd.struct_passwd) -> bool:
