@@ -87,6 +87,22 @@ def test_no_list_shows_what_was_said(page: str):
     assert SECRET not in member_of("Operators").get(page).content.decode()
 
 
+@pytest.mark.parametrize(
+    ("page", "condition"),
+    [
+        (RUNS, "turn__user_message__contains"),
+        (RUNS, "input__icontains"),
+        (RUNS, "error_message__contains"),
+        (THREADS, "title__startswith"),
+        (THREADS, "turns__messages__icontains"),
+        ("/admin/tools/note/", "content__contains"),
+    ],
+)
+def test_no_condition_in_the_address_tells_what_a_hidden_column_holds(page: str, condition: str):
+    stored_run()
+    assert superuser().get(page, {condition: SECRET[:4]}).status_code == 400
+
+
 def test_the_list_of_turns_is_for_those_who_may_read_conversations():
     stored_run()
     assert member_of("Operators").get(TURNS).status_code == 403
