@@ -6,12 +6,15 @@ import concurrent.futures
 import signal
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from uuid import uuid4
 
 import psycopg
 import pytest
 
 from tests.running_service import Caller, Frame, RunningService, ServiceFactory, run_input
+
+NUL_IN_A_MESSAGE = b'{"threadId":"t","runId":"r","messages":[{"id":"m","role":"user","content":"\\u0000"}]}'
 
 
 def types(frames: list[Frame]) -> list[str]:
@@ -54,7 +57,7 @@ def test_a_run_is_numbered_without_gaps_and_stored_as_it_was_sent(
     ).fetchall()
     assert rows[0][0] == 1
     assert rows[-1][1] == len(frames)
-    assert all(later[0] == earlier[1] + 1 for earlier, later in zip(rows, rows[1:], strict=False))
+    assert all(later[0] == earlier[1] + 1 for earlier, later in pairwise(rows))
 
 
 def test_a_run_leaves_its_story_in_the_audit_trail_in_order(
@@ -198,7 +201,7 @@ def test_bad_input_is_refused_by_field_and_stores_nothing(
 ) -> None:
     caller = Caller()
     with service.client(caller) as client:
-        nul = client.post("/ag-ui/events", content=b'{"threadId":"t","runId":"r","messages":[{"id":"m","role":"user","content":"\\u0000"}]}',
+        nul = client.post("/ag-ui/events", content=NUL_IN_A_MESSAGE,
                           headers={"Content-Type": "application/json"})  # fmt: skip
         big = client.post(
             "/ag-ui/events", content=b"x" * (1024 * 1024 + 1), headers={"Content-Type": "application/json"}
