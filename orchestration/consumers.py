@@ -275,7 +275,13 @@ class EventsConsumer(RunConsumer):
         if not text.strip() or len(text) > MAX_MESSAGE_CHARACTERS:
             raise Problem("invalid_input", f"Expected 1 to {MAX_MESSAGE_CHARACTERS} characters.", field="user_message")
         thread_id, standing_key = await self._thread(request.query)
-        await self.begin(single_message_input(thread_id, text), dialect, request, standing_key=standing_key)
+        try:
+            await self.begin(single_message_input(thread_id, text), dialect, request, standing_key=standing_key)
+        except Problem as problem:
+            if problem.code != "thread_busy" or "thread_id" in request.query:
+                raise
+            # Another request has begun a run in the standing thread in the same moment.
+            await self.begin(single_message_input(str(uuid7()), text), dialect, request)
 
     async def _thread(self, query: dict[str, str]) -> tuple[str, str | None]:
         """The thread to go on in: the one that is named, the caller's standing one, or a fresh one."""

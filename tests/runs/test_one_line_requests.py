@@ -27,7 +27,8 @@ def test_the_default_message_is_answered_with_a_call_its_output_and_the_answer(s
     assert types(frames) == ["TOOL_CALL_START", "TOOL_OUTPUT", "AGENT_RESPONSE"]
     call, output, answer = (frame.event["data"] for frame in frames)
     assert (call["toolName"], call["arguments"]) == ("get_weather_tool", {"location": "London"})
-    assert (output["toolCallId"], output["output"]["location"]) == (call["toolCallId"], "London")
+    assert output["toolCallId"] == call["toolCallId"]
+    assert output["output"]["location"].startswith("London")
     assert answer == {
         "runId": response.headers["x-run-id"], "threadId": response.headers["x-thread-id"], "final": True,
     }  # fmt: skip
