@@ -24,7 +24,7 @@ from audit.redaction import is_secret_name
 
 REDACTED = "[redacted]"
 _QUERY = re.compile(r"(?<=[\w/])\?[\w%.~+-]+=[^\s\"']*")
-_SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}|\bsk-[\w-]{8,}|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")
+_SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}|\bsk-[\w-]{8,}|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
 _request_logger = structlog.stdlib.get_logger("agentbackend.requests")
 
 
@@ -88,11 +88,22 @@ def _add_span(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Take secrets and query strings out of an event's values (structlog's processor form)."""
     for name, value in event.items():
-        if is_secret_name(name):
-            event[name] = REDACTED
-        elif isinstance(value, str):
-            event[name] = without_secrets(value)
+        event[name] = _redacted(name, value)
     return event
+
+
+def _redacted(name: str, value: Any, depth: int = 3) -> Any:
+    if is_secret_name(name):
+        return REDACTED
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict) and depth:
+        return {key: _redacted(str(key), inner, depth - 1) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)) and depth:
+        return [_redacted("", inner, depth - 1) for inner in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return without_secrets(str(value))
 
 
 def without_secrets(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentbackend.foundation import metrics
 from agentbackend.foundation.writer import GroupWriter, Unit
 from audit.actions import AUTHENTICATION_ACCEPTED
 from audit.actor import Actor
@@ -30,6 +31,7 @@ class GatewayRecorder:
 
     def refused(self, scope: dict[str, Any], code: str, source_ip: str) -> None:
         """Count a refusal."""
+        metrics.requests_refused.labels(code=code).inc()
         self.refusals.refused(source_ip, code, scope["request_id"])
 
     def _queue(self, audit_entry: AuditEntry) -> None:

@@ -24,7 +24,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.CONFIGURATION_PROBLEMS:
             raise CommandError("The service does not start:\n  " + "\n  ".join(settings.CONFIGURATION_PROBLEMS))
-        self.check(display_num_errors=True)
+        self.check()
         if settings.MIGRATE_ON_START:
             migrate_now()
         self.check(tags=[Tags.database], databases=[DEFAULT_DB_ALIAS])
