@@ -1,7 +1,7 @@
 """Console users and groups.
 
-Nobody can give more than they have: only superusers make superusers or change them, and others put users into groups that
-they are in themselves.
+Nobody gives or gains more than they have. Superusers may do everything; others change only users whose permissions they hold
+themselves (whoever sets a password can sign in as its owner), and give only groups of which that is true.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
@@ -24,21 +24,11 @@ admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
-class ConsoleUserForm(UserChangeForm):
-    """A user; groups that the editor cannot give are not taken away either."""
-
-    def clean_groups(self) -> QuerySet[Group]:
-        """What was chosen, and what the editor was not offered."""
-        offered = self.fields["groups"].queryset
-        kept = self.instance.groups.exclude(pk__in=offered)
-        return Group.objects.filter(Q(pk__in=self.cleaned_data["groups"]) | Q(pk__in=kept))
-
-
 @admin.register(User)
 class UserAdmin(AuditedUserAdmin, DjangoUserAdmin, ModelAdmin):
     """Who may sign in to the console."""
 
-    form = ConsoleUserForm
+    form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "group_names", "is_active", "is_superuser", "last_login")
@@ -63,9 +53,9 @@ class UserAdmin(AuditedUserAdmin, DjangoUserAdmin, ModelAdmin):
         return super().has_delete_permission(request, obj) and _may_touch(request, obj)
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
-        """Only groups that the editor is in can be given."""
+        """Only groups whose permissions the editor holds can be given."""
         if db_field.name == "groups" and not request.user.is_superuser:
-            options["queryset"] = request.user.groups.all()
+            options["queryset"] = _groups_within(request.user)
         return super().formfield_for_manytomany(db_field, request, **options)
 
     @display(description="Groups")
@@ -74,7 +64,24 @@ class UserAdmin(AuditedUserAdmin, DjangoUserAdmin, ModelAdmin):
 
 
 def _may_touch(request: HttpRequest, user: User | None) -> bool:
-    return user is None or request.user.is_superuser or not user.is_superuser
+    """Whether the editor holds all that the user may do, switched off or not."""
+    if user is None or request.user.is_superuser:
+        return True
+    held = Permission.objects.filter(Q(user=user) | Q(group__user=user))
+    return not user.is_superuser and _names(held) <= request.user.get_all_permissions()
+
+
+def _groups_within(editor: Any) -> QuerySet[Group]:
+    """The groups whose permissions the editor holds."""
+    own = editor.get_all_permissions()
+    return Group.objects.filter(
+        pk__in=[group.pk for group in Group.objects.all() if _names(group.permissions.all()) <= own]
+    )
+
+
+def _names(permissions: QuerySet[Permission]) -> set[str]:
+    """Permissions as Django's `has_perm` names them."""
+    return {f"{found.content_type.app_label}.{found.codename}" for found in permissions.select_related("content_type")}
 
 
 @admin.register(Group)
