@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx2
@@ -30,17 +31,22 @@ class ModelConfig:
     demo_delay_seconds: float = 0.015
 
 
-def open_model_port(config: ModelConfig, prepare: Callable[[httpx2.AsyncClient], None] | None = None) -> ModelPort:
+def open_model_port(
+    config: ModelConfig,
+    prepare: Callable[[httpx2.AsyncClient], None] | None = None,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> ModelPort:
     """The port; call inside the event loop. Environment proxies are ignored: only the configured one is used.
 
-    `prepare` is called with the HTTP client, for instrumentation.
+    `prepare` is called with the HTTP client, for instrumentation; `sleep` waits between two tries.
     """
     timeout = httpx2.Timeout(None, connect=config.connect_timeout)  # the port itself limits all other waits
     if not config.api_key and not config.base_url:
         http_client = httpx2.AsyncClient(transport=DemoTransport(config.demo_delay_seconds), timeout=timeout)
         _prepare(http_client, prepare)
         client = AsyncOpenAI(api_key="demo", base_url="http://demo.invalid/v1", http_client=http_client, max_retries=0)
-        return _port(client, config)
+        return _port(client, config, sleep)
     http_client = _http_client(config, timeout)
     _prepare(http_client, prepare)
     client = AsyncOpenAI(
@@ -51,7 +57,7 @@ def open_model_port(config: ModelConfig, prepare: Callable[[httpx2.AsyncClient],
         timeout=timeout,
         max_retries=0,
     )
-    return _port(client, config)
+    return _port(client, config, sleep)
 
 
 def _prepare(client: httpx2.AsyncClient, prepare: Callable[[httpx2.AsyncClient], None] | None) -> None:
@@ -59,8 +65,10 @@ def _prepare(client: httpx2.AsyncClient, prepare: Callable[[httpx2.AsyncClient],
         prepare(client)
 
 
-def _port(client: AsyncOpenAI, config: ModelConfig) -> ModelPort:
-    return ChatCompletions(client, first_token_timeout=config.first_token_timeout, idle_timeout=config.idle_timeout)
+def _port(client: AsyncOpenAI, config: ModelConfig, sleep: Callable[[float], Awaitable[None]]) -> ModelPort:
+    return ChatCompletions(
+        client, first_token_timeout=config.first_token_timeout, idle_timeout=config.idle_timeout, sleep=sleep
+    )
 
 
 def _http_client(config: ModelConfig, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
