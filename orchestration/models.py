@@ -102,6 +102,8 @@ class Thread(models.Model):
         indexes = [
             # an owner's threads, newest first
             models.Index(fields=["tenant", "owner_id", "-updated_at"], name="thread_by_owner"),
+            # the console's search by id, whoever the owner
+            models.Index(fields=["public_id"], name="thread_by_public_id"),
         ]
 
     def __str__(self) -> str:
@@ -193,6 +195,7 @@ class Run(models.Model):
             # the console's lists
             models.Index(fields=["status", "-id"], name="run_by_status"),
             models.Index(fields=["owner_id", "-id"], name="run_by_owner"),
+            models.Index(fields=["public_id"], name="run_by_public_id"),
         ]
 
     def __str__(self) -> str:
