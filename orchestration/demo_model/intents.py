@@ -10,7 +10,8 @@ _CITIES = re.compile(
     r"\bin ((?:[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)(?:(?:, | and |, and )(?:in )?[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)*)"
 )
 _SEPARATOR = re.compile(r", and |, | and ")
-_EXPRESSION = re.compile(r"[-+(]*\s*\d[\d\s.+\-*/%^()]*[+\-*/%^][\d\s.+\-*/%^()]*\d\s*\)*")
+_SIGNS = re.compile(r"[-+(\d][\d\s.+\-*/%^()]*")
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?/\d\d?/\d{4}")
 _NOTE = re.compile(
     r"^\s*(?:note|remember)\s*:?\s+(?P<title>.+?)\s*(?:=|:| is | as )\s*(?P<content>.+)$", re.IGNORECASE | re.DOTALL
 )
@@ -34,7 +35,9 @@ class Wish:
 
 def wishes(text: str, offered: dict[str, dict[str, Any]]) -> list[Wish]:
     """What the text asks for, as far as tools for it are offered; `offered` maps names to JSON Schemas."""
-    found = [*_notes(text), *_weather(text), *_arithmetic(text), *_debug(text), *_frontend(text, offered)]
+    found = _notes(text) or [*_weather(text), *_arithmetic(text), *_debug(text)]
+    understood = {wish.tool for wish in found}
+    found += [wish for wish in _frontend(text, offered) if wish.tool not in understood]
     return [wish for wish in found if wish.tool in offered]
 
 
@@ -46,8 +49,13 @@ def _weather(text: str) -> list[Wish]:
 
 
 def _arithmetic(text: str) -> list[Wish]:
-    found = _EXPRESSION.search(text)
-    return [Wish("calculator_tool", {"expression": found.group().strip().replace("^", "**")})] if found else []
+    for found in _SIGNS.finditer(text):
+        expression = found.group().strip().rstrip(" .+-*/%^(")
+        if expression.count(")") > expression.count("("):
+            expression = expression.rstrip(" )")
+        if any(sign in expression[1:] for sign in "+-*/%^") and not _DATE.fullmatch(expression):
+            return [Wish("calculator_tool", {"expression": expression.replace("^", "**")})]
+    return []
 
 
 def _notes(text: str) -> list[Wish]:

@@ -27,10 +27,11 @@ _LONG_SENTENCES = (
     "Tools are called through one door, which checks, records and bounds every call. ",
     "And what was done can be read afterwards in the audit trail. ",
 )
-_COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d+))?", re.IGNORECASE)
+_COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d{1,6}))?", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
 _OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
 _SLOW_TOKENS = 20
+_READ_CHARACTERS = 2000  # of a message: the patterns take time that grows faster than the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Answer:
 def answer(request: dict[str, Any]) -> Answer:
     """Decide what to say to a chat-completions request."""
     messages = request.get("messages") or []
-    text = _last_user_text(messages)
+    text = _last_user_text(messages)[:_READ_CHARACTERS]
     command = _COMMAND.search(text)
     if command:
         return _commanded(command["name"].lower(), int(command["number"] or 0), messages, request)
@@ -88,7 +89,7 @@ def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: 
     if name in ("stall", "rubbish", "cut"):
         return Answer("This answer will not be whole, because the demo was told so.", fault=name)
     if name == "error":
-        return Answer(status=number or 500)
+        return Answer(status=number if 400 <= number < 600 else 500)
     if name == "length":
         return Answer("This answer is cut off at", finish_reason="length")
     if name == "filter":
