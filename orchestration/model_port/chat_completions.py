@@ -90,7 +90,7 @@ class ChatCompletions:
         except openai.APIStatusError as error:
             raise _translated(error) from error
         except (openai.APIError, *_NETWORK_ERRORS) as error:
-            logger.warning("the model could not be reached", extra={"reason": type(error.__cause__ or error).__name__})
+            logger.warning("the model could not be reached", extra={"reason": _root_of(error)})
             raise ModelError("model_unavailable", "The model could not be reached.", retryable=True) from error
 
     async def _tried(self, request: ModelRequest) -> httpx2.Response:
@@ -198,6 +198,13 @@ def _retry_after(error: BaseException | None) -> float | None:
     with suppress(ValueError, TypeError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return None
+
+
+def _root_of(error: BaseException) -> str:
+    """The kind of the first cause: what stands above it is named wrongly by the transport."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
 
 
 def _timed_out() -> ModelError:

@@ -40,6 +40,8 @@ class Deadline:
     def __enter__(self) -> None:
         self._waiting = task = asyncio.current_task()
         self._cancelled_before = task.cancelling() if task is not None else 0
+        if self._timer is None:  # it fired while nobody waited
+            self._set_timer()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -251,7 +251,9 @@ async def test_nothing_is_tried_again_once_the_answer_has_begun() -> None:
     assert len(server.requests) == 1
 
 
-async def test_a_provider_that_nobody_listens_for_is_unavailable_after_three_tries() -> None:
+async def test_a_provider_that_nobody_listens_for_is_unavailable_after_three_tries(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with raw_server(hangs_up) as server:
         url = server.url
     waits = Waits()
@@ -260,6 +262,9 @@ async def test_a_provider_that_nobody_listens_for_is_unavailable_after_three_tri
             await read(port)
     assert caught.value.code == "model_unavailable"
     assert len(waits.seconds) == ATTEMPTS - 1
+    assert [vars(record)["reason"] for record in caplog.records if "reached" in record.message] == [
+        "ConnectionRefusedError"
+    ]
 
 
 async def waits_for(*scripts: Script) -> list[float]:
