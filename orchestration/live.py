@@ -189,9 +189,12 @@ class LiveRuns:
         return sum(len(channel.subscriptions) for channel in self._channels.values())
 
     def note_cursor(self, run_id: UUID, cursor: int) -> None:
-        """A reader has read the log up to `cursor`: polling need not fetch that again."""
+        """The only reader has read the log up to `cursor`: polling need not fetch that again.
+
+        With several readers it must: another one may have read the log before its last events were there.
+        """
         channel = self._channels.get(run_id)
-        if channel is not None:
+        if channel is not None and len(channel.subscriptions) == 1:
             channel.cursor = max(channel.cursor, cursor)
 
     def interrupt(self) -> None:

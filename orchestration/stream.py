@@ -82,8 +82,8 @@ class RunFollower:
                 piece = self._take(Chunk(self._public_id, seq_from, events.split(b"\n")))
                 if piece:
                     yield piece
+            self._live.note_cursor(self._run_id, self._cursor)
         self._read_log = False
-        self._live.note_cursor(self._run_id, self._cursor)
 
     def _from_queue(self) -> bytes:
         chunks, dropped = self._subscription.take()
@@ -101,6 +101,7 @@ class RunFollower:
     def _take(self, chunk: Chunk) -> bytes:
         rest = chunk.after(self._cursor)
         if rest is None:
+            self._ended = self._ended or chunk.is_final  # a cursor beyond the end
             return b""
         self._cursor = rest.seq_to
         self._ended = rest.is_final
