@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class CheckResult:
 
 
 _checks: dict[str, Check] = {}
+_round: asyncio.Task[dict[str, CheckResult]] | None = None
 
 
 def register(name: str, check: Check) -> None:
@@ -34,7 +36,14 @@ def register(name: str, check: Check) -> None:
 
 
 async def results() -> dict[str, CheckResult]:
-    """Run all checks side by side."""
+    """Run all checks side by side. Who asks while they run gets the same results: strangers may ask as often as they like."""
+    global _round
+    if _round is None or _round.done() or _round.get_loop() is not asyncio.get_running_loop():
+        _round = asyncio.create_task(_all_results(), name="readiness", context=contextvars.Context())
+    return await asyncio.shield(_round)
+
+
+async def _all_results() -> dict[str, CheckResult]:
     names = list(_checks)
     return dict(zip(names, await asyncio.gather(*(_result(_checks[name]) for name in names)), strict=True))
 

@@ -105,7 +105,7 @@ class Service:
     def _register_sources(self) -> None:
         readiness.register("database", self._database_is_well)
         readiness.register("migrations", self._migrations_are_applied)
-        readiness.register("channel_layer", _channel_layer_is_well)
+        readiness.register("channel_layer", _ChannelLayerCheck())
         readiness.register("writer", self._writer_is_well)
         readiness.register("accepting", self._is_accepting)
         register_refresher(self._refresh_gauges)
@@ -130,6 +130,9 @@ class Service:
         metrics.runs_active.set(self.engine.active_runs)
         metrics.writer_groups.set(written.groups)
         metrics.writer_units.set(written.units)
+        metrics.writer_seconds.set(written.commit_seconds)
+        metrics.writer_bytes.set(written.bytes)
+        metrics.writer_rejected.set(written.rejected)
         metrics.writer_retries.set(written.retries)
         metrics.writer_pending.set(self.writer.pending)
         metrics.writer_lag_seconds.set(self.writer.lag_seconds)
@@ -181,13 +184,24 @@ def _model_config() -> ModelConfig:
     )
 
 
-async def _channel_layer_is_well() -> None:
-    layer = get_channel_layer()
-    if layer is None:
-        raise readiness.NotReadyError("there is no channel layer")
-    channel = await layer.new_channel("readiness")
-    await layer.send(channel, {"type": "readiness.check"})
-    await layer.receive(channel)
+class _ChannelLayerCheck:
+    """Sends a message to itself, always on one channel: the layer on Redis keeps a subscription for each that was ever made."""
+
+    def __init__(self) -> None:
+        self._channel = ""
+
+    async def __call__(self) -> None:
+        layer = get_channel_layer()
+        if layer is None:
+            raise readiness.NotReadyError("there is no channel layer")
+        if not self._channel:
+            self._channel = await layer.new_channel("readiness")
+        await layer.send(self._channel, {"type": "readiness.check"})
+        try:
+            await layer.receive(self._channel)
+        except asyncio.CancelledError:
+            self._channel = ""  # the layer forgets a channel whose reader was cancelled
+            raise
 
 
 async def _each_minute(work: Callable[[], Awaitable[object]], complaint: str) -> None:

@@ -8,6 +8,7 @@ which `serve` and the ASGI application refuse to start with, so that `manage.py 
 from __future__ import annotations
 
 import warnings
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,13 @@ def _read(name: str) -> Any:
 
 def _list(name: str) -> list[str]:
     return [item.strip() for item in _read(name).split(",") if item.strip()]
+
+
+def _networks(name: str) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(entry, strict=False) for entry in _list(name)]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {error}.") from error
 
 
 def _key_ring(name: str, minimum_bytes: int = 32) -> KeyRing:
@@ -241,7 +249,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_structlog.middlewares.RequestMiddleware",
+    "agentbackend.request_context.RequestContextMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
 ]
 
@@ -286,7 +294,7 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
 LOGGING_CONFIG = None
 configure_logging(LOG_LEVEL, debug=DEBUG)
 METRICS_TOKEN: str = _read("METRICS_TOKEN")
-METRICS_ALLOWED_FROM: list[str] = _list("METRICS_ALLOWED_FROM")
+METRICS_ALLOWED_FROM = _networks("METRICS_ALLOWED_FROM")
 OTEL_EXPORTER_OTLP_ENDPOINT: str = _read("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_EXPORTER_OTLP_PROTOCOL: str = _read("OTEL_EXPORTER_OTLP_PROTOCOL")
 OTEL_SERVICE_NAME: str = _read("OTEL_SERVICE_NAME")

@@ -64,7 +64,7 @@ def configure_logging(level: str, *, debug: bool) -> None:
                 "httpx2": {"level": "WARNING"},
                 "openai": {"level": "WARNING"},
                 "django.server": {"level": "WARNING"},
-                "django_structlog": {"level": "WARNING"},
+                "django_structlog": {"level": "ERROR"},  # the end of each request has a line of ours
                 "psycopg.pool": {"level": "ERROR"},
             },
         }
@@ -123,14 +123,18 @@ class RequestLog:
         """ASGI's entry point."""
         scope = {**scope, "request_id": read_request_id(scope["headers"])}
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        started, status = time.perf_counter(), 0
+        started, status, waits_for_first = time.perf_counter(), 0, False
 
         async def noting_status(message: dict[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, waits_for_first
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if _is_event_stream(message["headers"]):
+                    waits_for_first = True
                     _request_logger.info("stream opened", method=scope["method"], path=scope["path"])
+            elif waits_for_first and message.get("body"):
+                waits_for_first = False
+                metrics.first_event_seconds.observe(time.perf_counter() - started)
             await send(message)
 
         try:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from agentbackend.foundation import metrics
 from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from audit.rows import EVENT_COLUMNS, PAYLOAD_COLUMNS
@@ -63,6 +64,7 @@ def insert(made: AuditEntry, using: str = DEFAULT_DB_ALIAS) -> None:
     connection = connections[using]
     if not connection.in_atomic_block:
         raise AuditOutsideTransactionError(f"{made.action}: audit.record() must be called inside transaction.atomic()")
+    metrics.audit_entries.labels(action=made.action).inc()
     with connection.cursor() as cursor:
         cursor.execute(_INSERT_EVENT, made.event_row)
         if made.payload_row is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentbackend.foundation import metrics
 from agentbackend.foundation.writer import Unit, insert_rows
 from audit.entry import AuditEntry
 
@@ -34,6 +35,7 @@ _ROW_OVERHEAD_BYTES = 300
 
 def add_to(unit: Unit, entry: AuditEntry) -> None:
     """Put the entry into a unit; it is committed with the unit's other rows or not at all."""
+    metrics.audit_entries.labels(action=entry.action).inc()
     unit.add(EVENT_ROWS, entry.event_row, _ROW_OVERHEAD_BYTES + len(entry.envelope))
     if entry.payload_row is not None:
         unit.add(PAYLOAD_ROWS, entry.payload_row, _ROW_OVERHEAD_BYTES + len(entry.payload_row[-1]))

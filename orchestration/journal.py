@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 
+from agentbackend.foundation import metrics
 from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.writer import GroupWriter, Unit, UnitRejectedError, insert_rows, update_rows
 from audit import rows as audit_rows
@@ -219,6 +220,7 @@ class RunJournal:
     def release(self, unit: _JournalUnit) -> None:
         """Hand committed events to the readers (called by the unit)."""
         if unit.lines:
+            metrics.events_committed.inc(len(unit.lines))
             self._channel.publish(Chunk(self._channel.public_id, unit.seq_from, unit.lines))
 
 

@@ -33,14 +33,26 @@ tool_call_seconds = Histogram("agentbackend_tool_call_seconds", "Duration of too
 
 # streams and requests
 streams_open = Gauge("agentbackend_streams_open", "Event streams open now.")
+first_event_seconds = Histogram(
+    "agentbackend_first_event_seconds",
+    "From a request to the first event on its stream.",
+    buckets=_SECONDS,
+)
 requests_refused = Counter("agentbackend_requests_refused_total", "Requests refused, by the problem's code.", ["code"])
 http_requests = Counter(
     "agentbackend_http_requests_total", "HTTP requests, by method and class of status.", ["method", "status"]
 )
 
+# what is written
+events_committed = Counter("agentbackend_events_committed_total", "Events of runs that are in the log.")
+audit_entries = Counter("agentbackend_audit_entries_total", "Audit entries handed over to be written.", ["action"])
+
 # writer and pool, read when they are asked for
 writer_groups = Gauge("agentbackend_writer_groups", "Groups that the writer has committed.")
 writer_units = Gauge("agentbackend_writer_units", "Units that the writer has committed.")
+writer_seconds = Gauge("agentbackend_writer_commit_seconds", "Time that the writer has spent on commits.")
+writer_bytes = Gauge("agentbackend_writer_bytes", "Bytes of the units that the writer has committed.")
+writer_rejected = Gauge("agentbackend_writer_rejected_units", "Units whose data the database refused.")
 writer_retries = Gauge("agentbackend_writer_retries", "Times that the writer sent a group again.")
 writer_pending = Gauge("agentbackend_writer_pending_units", "Units that wait for a group.")
 writer_lag_seconds = Gauge("agentbackend_writer_lag_seconds", "Age of the oldest unit that is not committed.")

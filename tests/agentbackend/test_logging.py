@@ -90,6 +90,22 @@ def test_secrets_in_headers_are_in_no_line(service: RunningService) -> None:
     assert token not in service.log.read_text()
 
 
+@pytest.mark.parametrize("given", [{}, {"X-Request-ID": "not usable <x>"}], ids=["none", "unusable"])
+def test_all_lines_of_a_request_to_django_have_the_id_that_the_service_gave_it(
+    service: RunningService, given: dict[str, str]
+) -> None:
+    page = f"/no-such-page-{secrets.token_hex(4)}"
+    with service.client() as client:
+        client.get(page, headers=given)
+    deadline = time.monotonic() + WAIT_SECONDS
+    found: list[dict[str, Any]] = []
+    while len(found) < 2 and time.monotonic() < deadline:
+        found = [line for line in _lines(service) if page in str(line)]
+    assert {line["logger"] for line in found} == {"django.request", "agentbackend.requests"}
+    assert len({line.get("request_id") for line in found}) == 1
+    assert found[0]["request_id"] not in given.values()
+
+
 def _redact(**event: Any) -> dict[str, Any]:
     return dict(redact(None, "info", event))
 

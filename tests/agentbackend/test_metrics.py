@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -40,7 +41,11 @@ def test_a_run_is_counted_with_its_turns_tokens_and_calls(service: RunningServic
     assert _grown(before, after, "agentbackend_model_tokens_total", kind="output") > 0
     assert _grown(before, after, "agentbackend_tool_calls_total", tool="get_weather_tool", outcome="ok") >= 1
     assert _grown(before, after, "agentbackend_first_token_seconds_count") >= 2
+    assert _grown(before, after, "agentbackend_first_event_seconds_count") >= 1
+    assert _grown(before, after, "agentbackend_events_committed_total") >= 5
+    assert _grown(before, after, "agentbackend_audit_entries_total", action="run.finished") >= 1
     assert _grown(before, after, "agentbackend_writer_groups") >= 1
+    assert _grown(before, after, "agentbackend_writer_bytes") > 0
 
 
 def test_refusals_are_counted_by_code(service: RunningService) -> None:
@@ -83,7 +88,7 @@ def _may_read(address: str, **headers: str) -> bool:
 
 
 def test_only_listed_addresses_and_networks_may_read() -> None:
-    with override_settings(METRICS_ALLOWED_FROM=["10.1.0.0/16", "::1"], METRICS_TOKEN=""):
+    with override_settings(METRICS_ALLOWED_FROM=[ip_network("10.1.0.0/16"), ip_network("::1")], METRICS_TOKEN=""):
         assert _may_read("10.1.2.3")
         assert _may_read("::1")
         assert not _may_read("127.0.0.1")

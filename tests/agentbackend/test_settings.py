@@ -47,6 +47,7 @@ def start_up(project_root: Path, *command: str, **environment: str) -> str:
         ("GATEWAY_SIGNING_KEYS", "k1:c2hvcnQ="),
         ("OUTBOUND_CA_FILE", "/nonexistent/ca.pem"),
         ("RUN_HEARTBEAT_SECONDS", "10"),
+        ("METRICS_ALLOWED_FROM", "10.0.0.0/8,the office"),
         ("SUPABASE_DATABASE_URL", "mysql://user:secret@host/name"),
     ],
 )
