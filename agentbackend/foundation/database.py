@@ -8,13 +8,49 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from psycopg import AsyncConnection
+from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn
 from psycopg.rows import TupleRow
+from psycopg.waiting import Ready, Wait
 from psycopg_pool import AsyncConnectionPool
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
+
+
+Result = TypeVar("Result")
+
+
+class _FlushingConnection(AsyncConnection[TupleRow]):
+    """A connection that sends what is left to send while it waits for an answer.
+
+    At the end of a pipeline psycopg (3.3) waits for the server's answer without looking whether the socket has taken all
+    of the question. With more than the socket's buffer to send, both sides then wait for each other for ever.
+    """
+
+    async def wait(self, gen: PQGen[Result], *arguments: Any, **options: Any) -> Result:
+        """Carry an exchange with the server out, as AsyncConnection does."""
+        return await super().wait(_flushing(self.pgconn, gen), *arguments, **options)
+
+
+def _flushing(pgconn: PGconn, exchange: PQGen[Result]) -> PQGen[Result]:
+    try:
+        wanted = next(exchange)
+        while True:
+            unsent = False
+            while wanted == Wait.R and pgconn.flush() == 1:
+                unsent = True
+                yield Wait.RW
+            # libpq may have read the answer while it was sending: the socket would not become readable any more.
+            ready = Ready.R if unsent else (yield wanted)
+            wanted = exchange.send(ready)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    finally:
+        exchange.close()
 
 
 class DatabaseClosedError(RuntimeError):
@@ -50,6 +86,7 @@ class Database:
 
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
+            connection_class=_FlushingConnection,
             min_size=min_size,
             max_size=max_size,
             open=False,
