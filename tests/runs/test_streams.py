@@ -125,7 +125,11 @@ def test_a_client_that_holds_less_than_the_server_is_shown_the_whole_thread(serv
     assert shown[0] == question
     assert shown[1]["toolCalls"][0]["id"] == events(first, "TOOL_CALL_START")[0]["toolCallId"]
     assert shown[2]["id"] == events(first, "TOOL_CALL_RESULT")[0]["messageId"]
-    assert shown[3] == {"id": events(first, "TEXT_MESSAGE_START")[0]["messageId"], "role": "assistant", "content": text(first)}
+    assert shown[3] == {
+        "id": events(first, "TEXT_MESSAGE_START")[0]["messageId"],
+        "role": "assistant",
+        "content": text(first),
+    }
 
 
 def test_a_client_that_holds_the_same_is_not_told_again(service: RunningService) -> None:
