@@ -155,6 +155,9 @@ class Runner:
         """The task was cancelled: by a cancellation of the run, or because this process gives the run away."""
         if not isinstance(self.stop_reason, RunCancelledError):
             raise self.stop_reason or RunReleasedError("the run's task was cancelled")
+        if self.journal.open_items.ended:  # it came too late: the end is on its way to the log
+            await self.journal.flush()
+            return
         self._close_open_items()
         await self._finish("cancelled", {"type": "cancelled"}, actions.RUN_CANCELLED)
 
@@ -410,6 +413,9 @@ class Runner:
 
     async def _fail(self, code: str, message: str) -> None:
         """End the run with an error that the user sees; raises what the journal raises when the run is no longer ours."""
+        if self.journal.open_items.ended:  # the time ran out while the end was being written
+            await self.journal.flush()
+            return
         self._close_open_items()
         self.journal.emit(ev.RunError(message=message, code=code, usage=self._usage()))
         self._end_rows("failed", None, code, message)

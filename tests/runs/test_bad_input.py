@@ -236,7 +236,8 @@ def test_a_refusal_is_recorded_with_its_reason(service: RunningService, stored: 
     _, problem = refused(service, caller, b"{}")
     found = eventually(
         lambda: stored.values(
-            "SELECT reason FROM audit_events WHERE action = 'request.refused' AND request_id = %s", problem["request_id"]
+            "SELECT reason FROM audit_events WHERE action = 'request.refused' AND request_id = %s",
+            problem["request_id"],
         ),
         "the refusal is recorded",
     )

@@ -7,6 +7,8 @@ import json
 import socket
 from contextlib import ExitStack
 
+import httpx
+import psycopg
 import pytest
 
 from tests.running_service import Caller, RunningService, read_frames, run_input
@@ -180,19 +182,39 @@ def test_what_a_stopped_run_has_said_stays_in_its_thread(service: RunningService
     assert snapshot["messages"][1]["content"] == text(seen)
 
 
-def test_stopping_a_run_at_its_very_end_leaves_one_ending(service: RunningService, stored: Stored) -> None:
-    def end(_: int) -> None:
-        caller, wish = Caller(), run_input("", messages=[])  # over at once: the cancellation meets its last commit
-        with service.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
-            with service.client(caller) as client:
-                client.post(f"/ag-ui/runs/{wish['runId']}/cancel").raise_for_status()
-            assert_well_formed(list(frames), wish["runId"])
-        ended = [line for line in stored_log(wish["runId"]) if line.startswith((b'{"type":"RUN_F', b'{"type":"RUN_E'))]
-        assert len(ended) == 1
+def test_a_run_that_is_stopped_while_its_end_is_being_written_has_one_ending(
+    service: RunningService, stored: Stored, superuser_connection: psycopg.Connection
+) -> None:
+    caller, wish = Caller(), run_input("demo: slow 30")
+    with (
+        service.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames),
+        service.client(caller) as client,
+    ):
+        seen = [next(frames) for _ in range(4)]
+        turns = model_turns(client)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            # While the row is held, neither the request to stop nor the run's last events can be committed.
+            with superuser_connection.transaction():
+                superuser_connection.execute(
+                    "SELECT 1 FROM orchestration_run WHERE public_id = %s FOR UPDATE", (wish["runId"],)
+                )
+                answer = pool.submit(client.post, f"/ag-ui/runs/{wish['runId']}/cancel")
+                eventually(lambda: model_turns(client) > turns, "the model has finished its answer")
+            assert answer.result().status_code == 202
+        seen += list(frames)
+    assert_well_formed(seen, wish["runId"])
+    assert [json.loads(line) for line in stored.log(wish["runId"])] == [frame.event for frame in seen]
+    assert stored.run(wish["runId"])["status"] == "finished"
+    assert [action for action in stored.audit(wish["runId"]) if action.startswith("run.")] == [
+        "run.started",
+        "run.finished",
+    ]
 
-    stored_log = stored.log
-    for attempt in range(15):
-        end(attempt)
+
+def model_turns(client: httpx.Client) -> float:
+    """How many model turns the process has brought to their end."""
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("agentbackend_model_turns_total"))
 
 
 def test_heartbeats_keep_a_quiet_stream_open(other_process: RunningService) -> None:
