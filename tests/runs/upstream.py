@@ -1,0 +1,73 @@
+"""A model server of the tests' own: it calls what it was not offered, and notices when it is hung up on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Upstream:
+    """Listens on a free loopback port; `requests` holds the documents it was sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.hung_up = threading.Event()
+        self._stopping = threading.Event()
+        upstream = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.0"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                upstream.requests.append(request)
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.end_headers()
+                try:
+                    upstream._answer(self, request)
+                except OSError:
+                    upstream.hung_up.set()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """What OPENAI_BASE_URL is set to."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def close(self) -> None:
+        """Stop listening and answering."""
+        self._stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        def send(delta: dict[str, Any], finish: str | None = None) -> None:
+            choice = {"index": 0, "delta": delta, "finish_reason": finish}
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+            handler.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+            handler.wfile.flush()
+
+        last = request["messages"][-1]
+        if last["role"] == "user" and "endless" in last["content"]:
+            while not self._stopping.wait(0.02):
+                send({"content": "and so on "})
+            return
+        if last["role"] == "user" and "call " in last["content"]:
+            name = last["content"].split()[1]
+            function = {"name": name, "arguments": "{}"}
+            send({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
+            send({}, "tool_calls")
+        else:
+            send({"content": f"I was told: {last['content']}"})
+            send({}, "stop")
+        handler.wfile.write(b"data: [DONE]\n\n")
