@@ -41,6 +41,8 @@ class RunFollower:
         self._read_log = not log_is_empty
         self._subscription: Subscription = live.subscribe(run_id, public_id)
         self._ended = False
+        # Headers go out with the first bytes, so a reader who may wait long for those is sent a heartbeat at once.
+        self._greets = dialect.needs_whole_log or not log_is_empty
 
     def has_ended(self) -> bool:
         """Whether the run's terminal event was handed out."""
@@ -63,8 +65,10 @@ class RunFollower:
                         "stream_interrupted", "This connection ends; the run goes on. Resume with the last event's id."
                     )
                     return
-                if self._subscription.take_heartbeat():
+                if self._subscription.take_heartbeat() or self._greets:
+                    self._greets = False
                     yield HEARTBEAT
+                    continue
                 await self._subscription.wait()
         finally:
             self.close()

@@ -25,7 +25,10 @@ def test_a_run_finishes_within_the_grace_period_and_new_ones_are_refused(
 ) -> None:
     process = service_factory.start(SHUTDOWN_GRACE_SECONDS="15")
     caller, wish = Caller(), run_input("demo: slow 200")
-    with process.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames), process.client(caller) as client:
+    with (
+        process.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames),
+        process.client(caller) as client,
+    ):
         seen = [next(frames)]
         assert client.get("/health").status_code == 200  # a connection that is open before the end begins
         process.process.send_signal(signal.SIGTERM)

@@ -226,6 +226,16 @@ def test_heartbeats_keep_a_quiet_stream_open(other_process: RunningService) -> N
     assert set(comments) == {": heartbeat"}
 
 
+@pytest.mark.parametrize("address", ["/ag-ui/events?protocol=envelope", "/ag-ui/events"])
+def test_a_stream_opens_before_there_is_anything_to_tell(service: RunningService, address: str) -> None:
+    caller, wish = Caller(), run_input("demo: slow 60000")  # its first word comes after the first regular heartbeat
+    with service.open_stream(caller, "POST", address, json=wish, timeout=5) as (response, _):
+        assert response.headers["x-run-id"] == wish["runId"]
+    with following(service, caller, wish["runId"], after=3) as frames, service.client(caller) as client:
+        client.post(f"/ag-ui/runs/{wish['runId']}/cancel").raise_for_status()
+        assert list(frames)[-1].event["outcome"] == {"type": "cancelled"}
+
+
 def test_a_reader_who_takes_nothing_for_a_while_gets_everything_then(service: RunningService, stored: Stored) -> None:
     caller, thread_id, question = Caller(), "slow-reader", user("x" * 900_000)
     service.post_run(caller, "", threadId=thread_id, messages=[question])

