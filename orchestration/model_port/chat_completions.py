@@ -134,11 +134,12 @@ class ChatCompletions:
         decoder = ChunkDecoder()
         answered = False
         reads = response.aiter_bytes()
+        ended = False
         try:
             while True:
                 with deadline:
                     data = await anext(reads, b"")
-                if not data:
+                if not data or ended:
                     break
                 events = decoder.feed(data)
                 if events:
@@ -146,7 +147,8 @@ class ChatCompletions:
                     yield events
                 if decoder.failure is not None:
                     raise decoder.failure
-                if decoder.done:
+                ended = decoder.done
+                if ended:
                     # Only the end of the body is missing: awaited, not for long, so that the connection can be used again.
                     deadline.expire_in(LONGEST_END_SECONDS)
                 elif answered:

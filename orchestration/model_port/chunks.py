@@ -6,6 +6,7 @@ module reads the answer. It is liberal: providers that speak this format differ 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -36,6 +37,9 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "safety": "content_filter",
 }
+# How some providers say that they broke off; any other reason that is not known counts as an ordinary end.
+_BREAKS = frozenset({"error", "abort", "cancelled", "network_error", "insufficient_system_resource"})
+_RATE_LIMIT = re.compile(r"rate.?limit|too.?many.?requests|^429$", re.IGNORECASE)
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -56,6 +60,7 @@ class _Delta(msgspec.Struct):
     reasoning_details: Any = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None  # what the API had before tool calls
 
 
 class _Choice(msgspec.Struct):
@@ -107,13 +112,22 @@ def interrupted() -> ModelError:
 class _CallState:
     """A tool call under way: it is announced once its name is known to be whole. `index` is its place in the turn."""
 
-    __slots__ = ("id", "index", "name", "started")
+    __slots__ = ("arguments", "id", "index", "name", "started")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.id = ""
         self.name = ""
+        self.arguments: list[str] = []
         self.started = False
+
+    def is_whole(self) -> bool:
+        """Whether the arguments are a complete object, so that more of them would be another call's."""
+        try:
+            msgspec.json.decode("".join(self.arguments), type=dict)
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+        return True
 
 
 class ChunkDecoder:
@@ -197,6 +211,8 @@ class ChunkDecoder:
         _check_size(len(self._rest))
 
     def _take_line(self, line: bytes, events: list[ModelEvent]) -> None:
+        if self._done:
+            return
         if not line.startswith(b"data:"):
             if line.startswith(b"<"):
                 raise _rubbish()  # a page
@@ -213,18 +229,24 @@ class ChunkDecoder:
             chunk = _decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _rubbish() from error
-        if chunk.error is not None:
+        if chunk.error:
             raise _reported(chunk.error)
         if chunk.usage is not _NO_USAGE and bytes(chunk.usage) != b"null":
             self._usage = chunk.usage.copy()
         if not chunk.choices:
             return
         choice = chunk.choices[0]
-        delta = choice.delta or choice.message
-        if delta is not None:
-            self._take_delta(delta, events)
+        if choice.delta is not None:
+            self._take_delta(choice.delta, events)
+        if choice.message is not None and not self._said_anything:  # else it repeats what was streamed
+            self._take_delta(choice.message, events)
         if choice.finish_reason:
-            self._reason = _FINISH_REASONS.get(choice.finish_reason.lower(), "stop")
+            self._take_reason(choice.finish_reason.lower())
+
+    def _take_reason(self, given: str) -> None:
+        if given in _BREAKS:
+            raise interrupted()
+        self._reason = _FINISH_REASONS.get(given, "stop")
 
     def _take_delta(self, delta: _Delta, events: list[ModelEvent]) -> None:
         reasoning = delta.reasoning_content or delta.reasoning or _texts(delta.reasoning_details)
@@ -237,6 +259,8 @@ class ChunkDecoder:
             events.append(TextDelta(text))
         for call in delta.tool_calls or ():
             self._take_call(call, events)
+        if delta.function_call is not None:
+            self._take_call(_Call(function=delta.function_call), events)
 
     def _take_call(self, call: _Call, events: list[ModelEvent]) -> None:
         self._said_anything = True
@@ -251,15 +275,16 @@ class ChunkDecoder:
             return
         self._announce(state, events)
         text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        state.arguments.append(text)
         events.append(ToolCallArguments(state.index, text))
 
     def _state_of(self, call: _Call, function: _Function) -> _CallState:
         """The call that a delta belongs to: the one of its index, of its id, or the last one.
 
-        Some providers number every call 0, or not at all: a name after another call's arguments begins a new one, unless the id is known.
+        Some providers number every call 0, or not at all.
         """
         found = self._known(call)
-        if found is None or (found.started and function.name and call.id != found.id):
+        if found is None or _begins_another(found, call, function):
             found = _CallState(len(self._calls))
             self._calls.append(found)
         if call.index is not None:
@@ -282,6 +307,17 @@ class ChunkDecoder:
         """Calls without arguments."""
         for state in self._calls:
             self._announce(state, events)
+
+
+def _begins_another(state: _CallState, call: _Call, function: _Function) -> bool:
+    """Whether a delta with a name is a further call: its id says so, else another name or arguments that follow whole ones."""
+    if not function.name:
+        return False
+    if call.id and state.id:
+        return call.id != state.id
+    if not state.started:
+        return False
+    return function.name != state.name or (bool(function.arguments) and state.is_whole())
 
 
 def _check_size(size: int) -> None:
@@ -317,7 +353,7 @@ def _usage(given: msgspec.Raw) -> Usage | None:
 def _reported(error: Any) -> ModelError:
     """An error that the provider sends within the stream."""
     kind = str(error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
-    if "rate" in kind or kind == "429":
+    if _RATE_LIMIT.search(kind):
         return ModelError("model_rate_limited", "The model takes no more requests at the moment.", retryable=True)
     if "context_length" in kind:
         return ModelError("model_context_too_long", "The conversation is too long for the model.")

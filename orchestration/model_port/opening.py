@@ -15,6 +15,8 @@ from orchestration.model_port import ModelPort
 from orchestration.model_port.chat_completions import ChatCompletions
 
 MAX_CONNECTIONS = 1000
+# Given always: the package would take an empty variable of the environment for an address.
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def open_model_port(
     client = AsyncOpenAI(
         # Some servers want no key; the package insists on one.
         api_key=config.api_key or "none",
-        base_url=config.base_url or None,
+        base_url=config.base_url or DEFAULT_BASE_URL,
         http_client=http_client,
         timeout=timeout,
         max_retries=0,

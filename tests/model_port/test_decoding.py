@@ -93,6 +93,11 @@ def test_any_cutting_of_the_bytes_gives_the_same_events(body: bytes, places: lis
     assert (failure and failure.code) == (expected_failure and expected_failure.code)
 
 
+def test_what_comes_after_the_end_mark_is_not_read() -> None:
+    for late in (text("late"), b"data: {rubbish\n\n", b'data: {"error": {"code": "late"}}\n\n'):
+        assert decode(HELLO + late) == decode(HELLO, late) == decode(HELLO)
+
+
 @pytest.mark.parametrize("body", [_VARIED, HELLO, _FAILING, _WHOLE])
 def test_bytes_one_by_one_give_the_same_events(body: bytes) -> None:
     assert decode_until_failure(*(bytes([byte]) for byte in body))[0] == decode_until_failure(body)[0]
@@ -147,6 +152,29 @@ def test_a_name_that_is_repeated_with_each_piece_is_read_once() -> None:
     body = call(index=0, id="a", name="look") + call(index=0, id="a", name="look", arguments="{}")
     body += call(index=0, id="a", name="look", arguments="")
     assert calls_of(body + end("tool_calls")) == [("a", "look", {})]
+
+
+def test_a_name_that_is_repeated_without_the_id_is_the_same_call() -> None:
+    body = call(index=0, id="a", name="look", arguments='{"at":') + call(index=0, name="look", arguments="1}")
+    assert calls_of(body + call(index=0, name="look", arguments="") + end()) == [("a", "look", {"at": 1})]
+
+
+@pytest.mark.parametrize("fields", [{"index": 0}, {"index": 0, "id": ""}, {"id": ""}, {}])
+def test_calls_of_the_same_tool_without_ids_are_told_apart_by_whole_arguments(fields: dict[str, Any]) -> None:
+    body = call(**fields, name="look", arguments='{"at":1}') + call(**fields, name="look", arguments='{"at":2}')
+    assert calls_of(body + end("tool_calls")) == [("", "look", {"at": 1}), ("", "look", {"at": 2})]
+
+
+def test_calls_without_arguments_are_told_apart_by_their_ids() -> None:
+    body = call(index=0, id="a", name="one") + call(index=0, id="b", name="two")
+    assert calls_of(body + end("tool_calls")) == [("a", "one", None), ("b", "two", None)]
+
+
+def test_a_call_in_the_older_form_is_read() -> None:
+    body = chunk({"function_call": {"name": "look", "arguments": '{"at":'}}) + chunk(
+        {"function_call": {"arguments": "1}"}}
+    )
+    assert calls_of(body + end("function_call")) == [("", "look", {"at": 1})]
 
 
 def test_arguments_that_are_an_object_are_read() -> None:
@@ -211,7 +239,24 @@ def test_a_usage_that_cannot_be_read_does_not_cost_the_answer() -> None:
     assert decode(text("x") + chunk({}, "stop", usage={"prompt_tokens": "many"}) + DONE)[-1] == Finished("stop", None)
 
 
+def test_a_message_at_the_end_does_not_repeat_what_was_streamed() -> None:
+    last = {"choices": [{"delta": {}, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
+    body = b"data: " + json.dumps(last).encode() + b"\n\n"
+    assert decode(text("Hel") + text("lo") + body) == [TextDelta("Hel"), TextDelta("lo"), Finished("stop", None)]
+    assert decode(body) == [TextDelta("Hello"), Finished("stop", None)]
+
+
 # --- ends and rubbish
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_a_reason_that_means_a_breakdown_is_an_interruption(reason: str) -> None:
+    assert code_of(text("x") + end(reason)) == "model_stream_interrupted"
+
+
+@pytest.mark.parametrize("empty", [None, "", {}, False])
+def test_an_empty_error_is_none(empty: Any) -> None:
+    assert decode(chunk({"content": "x"}, error=empty) + end()) == [TextDelta("x"), Finished("stop", None)]
 
 
 def test_an_end_with_a_reason_and_no_end_mark_is_whole() -> None:
@@ -261,6 +306,7 @@ def test_an_answer_that_was_not_streamed_is_read() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [({"code": "rate_limit_exceeded"}, "model_rate_limited"), ({"code": 429}, "model_rate_limited"),
+     ({"code": "RateLimitError"}, "model_rate_limited"), ({"code": "generate_failed"}, "model_stream_interrupted"),
      ({"type": "context_length_exceeded"}, "model_context_too_long"), ({"code": "content_filter"}, "model_content_filter"),
      ("overloaded", "model_stream_interrupted")],
 )  # fmt: skip

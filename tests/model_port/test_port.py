@@ -146,6 +146,16 @@ async def test_an_answer_that_is_done_does_not_wait_for_the_end_of_the_body() ->
     assert (await answer_of(streams_then_waits(HELLO)))[0] == "Hello"
 
 
+async def test_what_a_provider_writes_after_the_end_mark_keeps_nobody_waiting() -> None:
+    async def goes_on(exchange: Any) -> None:
+        await exchange.send(STREAM_HEAD + HELLO)
+        while True:
+            await exchange.send(b": still here\n\n" + text("more"))
+            await asyncio.sleep(0.02)
+
+    assert (await answer_of(goes_on))[0] == "Hello"
+
+
 async def test_the_next_turn_uses_the_same_connection() -> None:
     async with raw_server(keeps_alive(HELLO)) as server, port_at(server.url) as port:
         assert await read(port) == await read(port)
@@ -421,6 +431,17 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
             monkeypatch.setenv(name.lower(), f"http://127.0.0.1:{proxy.port}")
         assert (await answer_of(streams(HELLO)))[0] == "Hello"
         assert proxy.requests == []
+
+
+async def test_without_a_base_url_the_environments_is_not_used_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(hangs_up) as proxy:
+        for value in ("", "https://elsewhere.invalid/v1"):
+            monkeypatch.setenv("OPENAI_BASE_URL", value)
+            async with port_at("", proxy=f"http://127.0.0.1:{proxy.port}") as port:
+                with pytest.raises(ModelError):
+                    await asyncio.wait_for(read(port), BOUND_SECONDS)
+    assert {request.line for request in proxy.requests} == {"CONNECT api.openai.com:443 HTTP/1.1"}
+    assert len(proxy.requests) == 2 * ATTEMPTS
 
 
 async def test_the_configured_proxy_is_used() -> None:
