@@ -292,6 +292,8 @@ class Engine:
                 await self._renew()
             except (DatabaseError, OSError, TimeoutError):
                 logger.warning("leases could not be renewed")
+            except Exception:  # this loop must outlive any fault: without it every run here would lose its lease
+                logger.exception("leases could not be renewed")
 
     async def _renew(self) -> None:
         held = [(run_id, holding.fence) for run_id, holding in self._held.items()]
@@ -323,6 +325,8 @@ class Engine:
             except (DatabaseError, OSError, TimeoutError):
                 logger.warning("could not look for abandoned runs")
                 delay = self.config.lease_seconds
+            except Exception:  # nor may one run's fault end the care for all others
+                logger.exception("could not look for abandoned runs")
 
 
 def _detached(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

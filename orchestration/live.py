@@ -221,6 +221,8 @@ class LiveRuns:
                 await self.poll()
             except (DatabaseError, OSError, TimeoutError):
                 logger.warning("could not look for the events of runs in other processes")
+            except Exception:  # this loop feeds every reader of runs elsewhere: it must outlive any fault
+                logger.exception("could not look for the events of runs in other processes")
 
     async def poll(self) -> None:
         """Read what other processes committed for the runs watched here."""

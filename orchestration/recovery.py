@@ -10,9 +10,11 @@ import logging
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
+
 from agentbackend.foundation import metrics
 from agentbackend.foundation.database import Database
-from agentbackend.foundation.writer import GroupWriter, LeaseLostError
+from agentbackend.foundation.writer import GroupWriter, LeaseLostError, UnitRejectedError, WriterStoppedError
 from audit import actions
 from audit.actor import SYSTEM
 from audit.entry import Outcome, Target, entry
@@ -38,6 +40,8 @@ async def end_abandoned_runs(
             metrics.runs_recovered.inc()
         except LeaseLostError:
             logger.warning("an abandoned run was claimed by somebody else", extra={"run_id": str(run_id)})
+        except (UnitRejectedError, WriterStoppedError):
+            logger.exception("an abandoned run could not be ended", extra={"run_id": str(run_id)})
     return len(claimed)
 
 
@@ -76,6 +80,14 @@ async def _end(
         live.close_local(run_id)
 
 
+def _apply(open_items: OpenItems, line: bytes, run_id: UUID) -> None:
+    """An event that cannot be read must not keep this run, or those after it, from being ended."""
+    try:
+        open_items.apply(ev.decode(line))
+    except (msgspec.MsgspecError, ValueError):
+        logger.exception("an event of an abandoned run cannot be read", extra={"run_id": str(run_id)})
+
+
 async def _fold_log(database: Database, run_id: UUID) -> tuple[int, int, OpenItems]:
     """The number of the last event, the bytes so far, and what the events leave open. Read after the claim, so it is complete."""
     last_seq, size, open_items = 0, 0, OpenItems()
@@ -83,6 +95,6 @@ async def _fold_log(database: Database, run_id: UUID) -> tuple[int, int, OpenIte
         for seq_from, events in rows:
             lines = events.split(b"\n")
             for line in lines:
-                open_items.apply(ev.decode(line))
+                _apply(open_items, line, run_id)
             last_seq, size = seq_from + len(lines) - 1, size + len(events)
     return last_seq, size, open_items

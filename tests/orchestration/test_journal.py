@@ -11,6 +11,7 @@ from agentbackend.foundation.writer import GroupWriter, LeaseLostError, UnitReje
 from orchestration import events as ev
 from orchestration.journal import STEP_ROWS, RunJournal
 from orchestration.live import LiveRuns, Subscription
+from orchestration.recovery import end_abandoned_runs
 from tests.stored_runs import stored_event_rows, stored_run
 
 
@@ -86,3 +87,22 @@ async def test_text_that_jsonb_cannot_hold_does_not_fail_the_run(database_pool: 
     await journal.flush()
     rows = await database_pool.fetch_all("SELECT detail FROM orchestration_step WHERE run_id = %s", (journal.run_id,))
     assert rows[0][0] == {"nul": "a\ufffdb", "literal": "a\\u0000b"}
+
+
+async def test_an_abandoned_run_whose_log_cannot_be_read_is_ended_and_so_are_those_after_it(
+    database_pool: Database, writer: GroupWriter
+) -> None:
+    unreadable, readable = [await stored_run(database_pool, lease_seconds=-1) for _ in range(2)]
+    for run_id, events in ((unreadable, b"{}"), (readable, ev.encode(ev.RunStarted(thread_id="t", run_id="r")))):
+        await database_pool.execute(
+            "INSERT INTO orchestration_runevents (run_id, seq_from, seq_to, events) VALUES (%s, 1, 1, %s)",
+            (run_id, events),
+        )
+    live = LiveRuns(database_pool)
+    while await end_abandoned_runs(database_pool, writer, live, owner="test", lease_seconds=60):
+        pass  # other tests leave runs behind, too
+    for run_id in (unreadable, readable):
+        row = await database_pool.fetch_one(
+            "SELECT status, error_code, last_seq FROM orchestration_run WHERE id = %s", (run_id,)
+        )
+        assert row == ("failed", "run_abandoned", 2)
