@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import socket
 from contextlib import ExitStack
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -132,7 +133,8 @@ def test_a_second_run_in_a_busy_thread_is_refused_with_the_id_of_the_first(
 
 
 def test_of_runs_begun_in_one_thread_in_the_same_moment_one_goes_on(service: RunningService, stored: Stored) -> None:
-    caller, wishes = Caller(), [run_input("hello", threadId="race") for _ in range(8)]
+    caller, thread_id = Caller(), str(uuid4())
+    wishes = [run_input("hello", threadId=thread_id) for _ in range(8)]
 
     def post(wish: dict[str, object]) -> int:
         with service.client(caller) as client:
@@ -237,7 +239,7 @@ def test_a_stream_opens_before_there_is_anything_to_tell(service: RunningService
 
 
 def test_a_reader_who_takes_nothing_for_a_while_gets_everything_then(service: RunningService, stored: Stored) -> None:
-    caller, thread_id, question = Caller(), "slow-reader", user("x" * 900_000)
+    caller, thread_id, question = Caller(), str(uuid4()), user("x" * 900_000)
     service.post_run(caller, "", threadId=thread_id, messages=[question])
     wish = run_input("What is the weather like in Oslo?", threadId=thread_id)  # its snapshot restates the long question
     body = json.dumps(wish).encode()
