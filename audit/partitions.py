@@ -111,8 +111,10 @@ def _wanted(connection: BaseDatabaseWrapper, table: str, column: str, now: Month
 
 
 def _oldest_in_default(connection: BaseDatabaseWrapper, table: str, column: str) -> Month | None:
+    # An identifier of the future, or none of ours at all, stays in DEFAULT: its time may be none that a calendar has.
+    statement = f"SELECT {column} FROM {table}_default WHERE {column} < %s ORDER BY {column} LIMIT 1"  # noqa: S608 - constants
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {column} FROM {table}_default ORDER BY {column} LIMIT 1")  # noqa: S608 - constants
+        cursor.execute(statement, [uuid7_floor(datetime.now(UTC))])
         row = cursor.fetchone()
     return Month.of(uuid7_time(row[0])) if row else None
 

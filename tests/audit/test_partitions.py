@@ -149,3 +149,13 @@ def test_the_command_says_what_it_made(capsys):
     output = capsys.readouterr().out
     assert f"made {month.partition_of('audit_events')}\n" in output
     assert output.endswith("nothing to make\n")
+
+
+def test_an_identifier_of_no_calendar_time_does_not_keep_months_from_being_made():
+    strange = UUID("fa078be7-3909-7c0a-9853-01d3a763928c")
+    with OWNER.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO audit_payload (event_id, key, body) VALUES (%s, 'k', 'b') ON CONFLICT DO NOTHING", [strange]
+        )
+    create_partitions(OWNER)
+    assert partition_of("audit_payload", "event_id", strange) == "audit_payload_default"
