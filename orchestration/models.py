@@ -44,6 +44,10 @@ class Agent(models.Model):
         models.CharField(max_length=64), blank=True, default=list, db_default=[],
         help_text="Names of the tools it may offer. Empty: every tool that the caller may use.",
     )  # fmt: skip
+    event_retention_days = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1)],
+        help_text="Days to keep the event log of an ended run; its messages stay. Empty: the service's EVENT_RETENTION_DAYS.",
+    )  # fmt: skip
     enabled = models.BooleanField(default=True, db_default=True)
     is_default = models.BooleanField(default=False, db_default=False, help_text="Answers on /ag-ui/events.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -86,6 +90,9 @@ class Thread(models.Model):
     )
     title = models.CharField(max_length=200, blank=True, db_default="")
     state = models.JSONField(null=True, blank=True, help_text="AG-UI shared state after the last run.")
+    archived_at = models.DateTimeField(
+        null=True, blank=True, help_text="Set by its owner: left out of lists unless asked for."
+    )
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
@@ -142,6 +149,12 @@ class Run(models.Model):
         default=dict, db_default={}, help_text="What the runner needs to go on: messages, tools, state."
     )
     idempotency_key = models.CharField(max_length=128, null=True, blank=True)
+    idempotency_digest = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="SHA-256 of the request that the key was first used for."
+    )
+    background = models.BooleanField(
+        default=False, db_default=False, help_text="Done by a worker; nobody need be listening."
+    )
     # where it stands
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.QUEUED)
     outcome = models.JSONField(null=True, blank=True, help_text="The outcome of RUN_FINISHED.")
@@ -155,6 +168,12 @@ class Run(models.Model):
         db_default=0, help_text="Number of the last event, set when the run ends."
     )
     event_bytes = models.PositiveBigIntegerField(db_default=0)
+    events_packed = models.BooleanField(
+        default=False, db_default=False, help_text="The rows of the ended run's event log have been joined into few."
+    )
+    events_expired_at = models.DateTimeField(
+        null=True, blank=True, help_text="When retention removed the event log; messages stay."
+    )
     # who holds it
     fence = models.BigIntegerField(db_default=0)
     lease_owner = models.CharField(max_length=64, blank=True, db_default="")
@@ -191,6 +210,18 @@ class Run(models.Model):
                 fields=["lease_expires_at"],
                 condition=models.Q(status__in=["queued", "running"]),
                 name="run_active_lease",
+            ),
+            # ended runs whose event rows are to be joined
+            models.Index(
+                fields=["finished_at"],
+                condition=models.Q(events_packed=False, finished_at__isnull=False),
+                name="run_to_pack",
+            ),
+            # ended runs whose event log may be due for removal
+            models.Index(
+                fields=["agent", "finished_at"],
+                condition=models.Q(events_expired_at__isnull=True, finished_at__isnull=False),
+                name="run_to_expire",
             ),
             # the console's lists
             models.Index(fields=["status", "-id"], name="run_by_status"),
@@ -245,6 +276,8 @@ class Step(models.Model):
         STARTED = "started"
         FINISHED = "finished"
         FAILED = "failed"
+        CANCELLED = "cancelled"
+        INTERRUPTED = "interrupted"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="steps")
@@ -263,6 +296,53 @@ class Step(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number} {self.name}"
+
+
+class Interrupt(models.Model):
+    """A question that ended a run: a person must decide before the thread goes on. Source: AG-UI 1.0, `Interrupt`.
+
+    The decision is carried out by the thread's next run, which brings it as `resume` or is begun when an operator decides.
+    """
+
+    class Reason(models.TextChoices):
+        """Why a person must decide; `reason` of the protocol."""
+
+        TOOL_CALL = "tool_call"
+        INPUT_REQUIRED = "input_required"
+        CONFIRMATION = "confirmation"
+
+    class Status(models.TextChoices):
+        """Where a question stands."""
+
+        OPEN = "open"
+        RESOLVED = "resolved"
+        CANCELLED = "cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="interrupts", help_text="The run that asked.")
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="interrupts")
+    number = models.PositiveIntegerField(help_text="1 for the first question of the run.")
+    reason = models.CharField(max_length=32, choices=Reason.choices)
+    message = models.TextField(db_default="")
+    tool_call_id = models.CharField(max_length=200, blank=True, db_default="")
+    response_schema = models.JSONField(null=True, blank=True, help_text="JSON Schema of the answer's payload.")
+    detail = models.JSONField(default=dict, db_default={}, help_text="What the run that goes on needs: the call.")
+    status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.OPEN)
+    decision = models.JSONField(null=True, blank=True, help_text="The answer's payload.")
+    decided_by = models.CharField(max_length=64, blank=True, db_default="")
+    decided_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="interrupt_number")]
+        indexes = [
+            # what a thread's next run must answer
+            models.Index(fields=["thread"], condition=models.Q(status="open"), name="interrupt_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"interrupt {self.id}"
 
 
 class RunEvents(models.Model):
