@@ -178,6 +178,9 @@ class Run(models.Model):
     fence = models.BigIntegerField(db_default=0)
     lease_owner = models.CharField(max_length=64, blank=True, db_default="")
     lease_expires_at = models.DateTimeField(null=True, blank=True)
+    crashes = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many owners were lost without handing it over."
+    )
     cancel_requested_at = models.DateTimeField(
         null=True, blank=True, help_text="A request; the owner of the run carries it out."
     )
