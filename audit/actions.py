@@ -24,6 +24,8 @@ RUN_STARTED: Final = "run.started"
 RUN_FINISHED: Final = "run.finished"
 RUN_FAILED: Final = "run.failed"
 RUN_CANCELLED: Final = "run.cancelled"
+RUN_INTERRUPTED: Final = "run.interrupted"
+RUN_RECOVERED: Final = "run.recovered"
 MODEL_TURN: Final = "model.turn"
 
 # a tool call

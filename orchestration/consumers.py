@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 from channels.consumer import AsyncConsumer
@@ -29,7 +31,7 @@ from audit.entry import Outcome, Target, entry
 from orchestration.dialects import Dialect, choose_dialect
 from orchestration.engine import Engine, RunRequest
 from orchestration.run_input import RunInput, parse_run_input, require_storable, single_message_input
-from orchestration.store import RunReference, find_run, standing_thread
+from orchestration.store import RunReference, find_by_idempotency_key, find_run, standing_thread
 from orchestration.stream import RunFollower
 
 logger = logging.getLogger(__name__)
@@ -159,9 +161,11 @@ class RunConsumer(AsyncConsumer):
         frame = dialect.error_frame(code, message)
         await self.send({"type": "http.response.body", "body": frame, "more_body": True})
 
-    async def send_json(self, status: int, document: dict[str, Any]) -> None:
+    async def send_json(
+        self, status: int, document: dict[str, Any], headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         """Answer with a JSON document."""
-        await self._start(status, [(b"content-type", b"application/json"), (b"cache-control", b"no-store")])
+        await self._start(status, [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *headers])
         await self.send({"type": "http.response.body", "body": orjson.dumps(document), "more_body": False})
 
     async def send_nothing(self) -> None:
@@ -226,17 +230,50 @@ class RunConsumer(AsyncConsumer):
         standing_key: str | None = None,
     ) -> None:
         """Create a run and stream it."""
+        key, digest = _idempotency(request)
         wish = RunRequest(
             actor=self.actor,
             run_input=run_input,
             agent_slug=agent,
             standing_key=standing_key,
+            idempotency_key=key,
+            idempotency_digest=digest,
+            background=_in_background(run_input, request.query),
             request_id=self.scope.get("request_id", ""),
             trace_context=_trace_context(request.headers),
         )
+        if key is not None:
+            known = await find_by_idempotency_key(self.engine.database, self.actor, key, digest)
+            if known is not None:
+                await self._begun_before(known, wish, dialect)
+                return
         # A client that leaves in this moment must not leave a run behind that is stored and not carried out.
         run = await asyncio.shield(self.engine.start_run(wish))
+        if wish.background:
+            await self._accepted(run)
+            return
         await self.stream(run, self.engine.follow(run, dialect, just_started=True), dialect)
+
+    async def _begun_before(self, run: RunReference, wish: RunRequest, dialect: Dialect) -> None:
+        """The same request came before: its run is the answer, from the beginning."""
+        if wish.background:
+            await self._accepted(run)
+        else:
+            await self.resume(run, 0, dialect)
+
+    async def _accepted(self, run: RunReference) -> None:
+        """A run in the background: where to follow it."""
+        self._run = run
+        address = f"/ag-ui/runs/{quote(run.public_id, safe='')}"
+        document = {
+            "runId": run.public_id,
+            "threadId": run.thread_public_id,
+            "status": run.status,
+            "events": f"{address}/events",
+            "cancel": f"{address}/cancel",
+        }
+        headers = [*self._run_headers(run), (b"location", f"{address}/events".encode())]
+        await self.send_json(202, document, headers)
 
     async def resume(self, run: RunReference, after: int, dialect: Dialect) -> None:
         """Stream a run that exists from after event `after`; 204 when there is nothing left."""
@@ -369,6 +406,28 @@ def _cursor(request: _Request, public_id: str) -> int:
     if not after_text.isascii() or not after_text.isdigit() or len(after_text) > 18:
         raise Problem("invalid_input", "Expected a number.", field="after")
     return int(after_text)
+
+
+def _idempotency(request: _Request) -> tuple[str | None, str]:
+    """The Idempotency-Key and the digest of what it stands for: (None, "") without one."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None, ""
+    if not is_public_id(key):
+        raise Problem("invalid_header", "Expected 1 to 128 visible ASCII characters.", field="Idempotency-Key")
+    query = "&".join(f"{name}={value}" for name, value in sorted(request.query.items()))
+    return key, sha256(b"\0".join((request.method.encode(), query.encode(), request.body))).hexdigest()
+
+
+def _in_background(run_input: RunInput, query: dict[str, str]) -> bool:
+    """Whether a worker shall do the run: `?background=1`, or `background: true` among the forwarded properties."""
+    wanted = query.get("background")
+    if wanted is not None:
+        if wanted not in ("0", "1", "true", "false"):
+            raise Problem("invalid_input", "Expected 1 or 0.", field="background")
+        return wanted in ("1", "true")
+    properties = run_input.forwarded_props
+    return isinstance(properties, dict) and properties.get("background") is True
 
 
 def _refusal_details(problem: Problem) -> dict[str, Any]:

@@ -113,6 +113,8 @@ class EnvelopeDialect:
         self._texts: dict[str, list[str]] = {}
         self._calls: dict[str, tuple[str, list[str]]] = {}
         self._held: str | None = None
+        self._held_id = ""
+        self._void: set[str] = set()
 
     def frames(self, chunk: Chunk, after: int) -> bytes:
         """The messages that the chunk's events beyond `after` amount to."""
@@ -137,25 +139,35 @@ class EnvelopeDialect:
             case ev.TextMessageContent():
                 self._texts[event.message_id].append(event.delta)
             case ev.TextMessageEnd():
-                self._held = "".join(self._texts.pop(event.message_id, []))
+                text = "".join(self._texts.pop(event.message_id, []))
+                if event.message_id not in self._void:
+                    self._held, self._held_id = text, event.message_id
             case ev.ToolCallStart():
                 self._calls[event.tool_call_id] = (event.tool_call_name, [])
                 return self._let_go()
             case ev.ToolCallArgs():
                 self._calls[event.tool_call_id][1].append(event.delta)
             case ev.ToolCallEnd():
-                return [self._tool_call(event.tool_call_id)]
+                return [] if event.tool_call_id in self._void else [self._tool_call(event.tool_call_id)]
             case ev.ToolCallResult():
                 return [self._tool_output(event)]
             case ev.RunFinished():
                 return [self._response(self._held or "", final=True, outcome=event.outcome)]
             case ev.RunError():
                 return [*self._let_go(), _error(event.code or "internal_error", event.message)]
+            case ev.Custom(name="run_recovered"):
+                self._discard(event.value["discarded"])
             case ev.Custom(name="GUARDRAIL_VIOLATION"):
                 return [{"event_type": "GUARDRAIL_VIOLATION", "data": event.value}]
             case _:
                 pass
         return []
+
+    def _discard(self, ids: list[str]) -> None:
+        """A model turn was cut off and is done again: what it had begun is void."""
+        self._void.update(ids)
+        if self._held_id in self._void:
+            self._held = None
 
     def _let_go(self) -> list[dict[str, Any]]:
         """Another item follows, so the message held back is not the last one."""

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -32,13 +32,18 @@ from audit.entry import AuditEntry, Target, entry
 from orchestration import history
 from orchestration.agents import AgentCatalogue, AgentProfile
 from orchestration.dialects import Dialect
+from orchestration.dispatch import Dispatcher
+from orchestration.doorbell import Doorbell
+from orchestration.interrupts import decide
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.live import LiveRuns
 from orchestration.model_port import ModelPort
-from orchestration.recovery import end_abandoned_runs
+from orchestration.recovery import ABANDONED_TEXT, Claim, claim_run, due_runs, end_abandoned, read_left
+from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
-from orchestration.runner import RunCancelledError, RunLimits, Runner, RunReleasedError, RunTask
+from orchestration.run_task import RunCancelledError, RunLimits, RunReleasedError, RunTask
+from orchestration.runner import Runner
 from orchestration.store import (
     NewRun,
     RunReference,
@@ -69,6 +74,7 @@ class EngineConfig:
     lease_seconds: float = 12.0
     heartbeat_seconds: float = 3.0
     stream_heartbeat_seconds: float = 15.0
+    max_crashes: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class RunRequest:
     agent_slug: str = ""
     standing_key: str | None = None
     idempotency_key: str | None = None
+    idempotency_digest: str = ""
+    background: bool = False
     request_id: str = ""
     trace_context: TraceContext | None = None
 
@@ -97,12 +105,17 @@ class _Holding:
 class Engine:
     """Runs, from their creation to their last event, as one process sees them."""
 
-    def __init__(self, database: Database, writer: GroupWriter, config: EngineConfig) -> None:
+    def __init__(
+        self, database: Database, writer: GroupWriter, config: EngineConfig, doorbell: Doorbell | None = None
+    ) -> None:
         self.database = database
-        self.live = LiveRuns(database)
+        self.doorbell = doorbell or Doorbell(None)
+        self.live = LiveRuns(database, self.doorbell)
+        self.live.on_cancel = self.cancel_held
         self.agents = AgentCatalogue(database)
         self.config = config
         self._writer = writer
+        self.dispatcher: Dispatcher | None = None
         self._model_port: ModelPort | None = None
         self._owner = f"{uuid7().hex[:12]}"
         self._held: dict[UUID, _Holding] = {}
@@ -140,6 +153,7 @@ class Engine:
             # A barrier: what these runs wrote is committed before another process may claim them.
             await self._writer.commit(Unit())
             await release_leases(self.database, remaining)
+            await self._dispatch([run_id for run_id, _ in remaining])
 
     @property
     def active_runs(self) -> int:
@@ -161,11 +175,10 @@ class Engine:
         thread = await view_thread(self.database, request.actor, given.thread_id)
         if thread.active_run is not None:
             raise _busy(thread.active_run)
-        if given.resume:
-            raise Problem("invalid_input", "No interrupt is open in this thread.", field="resume")
-        merged = history.merge(thread.history, given.messages)
+        decisions = tuple(decide(thread.open_interrupts, given.resume))
+        asked_about = {decision.call.id for decision in decisions}
+        merged = history.merge(thread.history, given.messages, not_the_clients=asked_about)
         span = tracer.start_span("run", context=request.trace_context, attributes={"agent": agent.slug})
-        trace_id = _trace_id(span, request.trace_context)
         new = NewRun(
             actor=request.actor,
             agent=agent,
@@ -173,10 +186,16 @@ class Engine:
             new_messages=merged.new,
             lease_owner=self._owner,
             lease_seconds=self.config.lease_seconds,
+            known_until=merged.known[-1]["id"] if merged.known else "",
+            client_agrees=merged.client_agrees,
+            awaits_answer=merged.awaits_answer or bool(given.resume),
+            decisions=decisions,
+            background=request.background,
             standing_key=request.standing_key,
             idempotency_key=request.idempotency_key,
+            idempotency_digest=request.idempotency_digest,
             request_id=request.request_id,
-            trace_id=trace_id,
+            trace_id=_trace_id(span, request.trace_context),
         )
         try:
             started = await create_run(
@@ -185,26 +204,36 @@ class Engine:
         except BaseException:
             span.end()
             raise
+        if request.background:
+            span.end()
+            await self._dispatch([started.id], background=True)
+            return RunReference(started.id, given.run_id, given.thread_id, "queued", 0)
         task = RunTask(
             id=started.id,
             thread_id=started.thread_id,
             actor=request.actor,
             agent=agent,
-            model=agent.model or self.config.default_model,
+            model=self._model_of(agent),
             run_input=given,
             known_messages=merged.known,
             new_messages=merged.new,
-            client_agrees=merged.client_agrees,
-            awaits_answer=merged.awaits_answer,
+            client_agrees=new.client_agrees,
+            awaits_answer=new.awaits_answer,
             thread_state=thread.state,
             request_id=request.request_id,
-            trace_id=trace_id,
+            trace_id=new.trace_id,
+            decisions=decisions,
         )
-        self._begin(task, started.fence, span)
+        self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
         return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
 
     def follow(self, run: RunReference, dialect: Dialect, *, after: int = 0, just_started: bool = False) -> RunFollower:
-        """A reader of a run from after event number `after`; `just_started` skips the log of a run that this call began."""
+        """A reader of a run from after event number `after`; `just_started` skips the log of a run that this call began.
+
+        Raises Problem `events_expired` when retention has removed the log.
+        """
+        if run.events_expired:
+            raise Problem("events_expired")
         return RunFollower(
             self.live,
             self.database,
@@ -219,10 +248,20 @@ class Engine:
         """Cancel the caller's run wherever it is carried out; returns whether it was still going on."""
         run = await find_run(self.database, actor, public_id)
         asked = await request_cancel(self.database, actor, run.id)
-        holding = self._held.get(run.id)
-        if asked and holding is not None:
-            self._stop_run(holding, RunCancelledError("cancelled by its owner"))
-        return asked
+        if not asked or self.cancel_held(run.id):
+            return asked
+        if run.status == "queued":
+            await self.adopt(run.id, wait=False)  # it ends here and now, before any work is done
+        self.doorbell.ring_cancel(run.id)
+        return True
+
+    def cancel_held(self, run_id: UUID) -> bool:
+        """Stop a run that this process carries out, because its cancellation was asked for; False when it does not."""
+        holding = self._held.get(run_id)
+        if holding is None:
+            return False
+        self._stop_run(holding, RunCancelledError("cancelled by request"))
+        return True
 
     def record(self, audit_entry: AuditEntry) -> None:
         """Queue an audit entry that belongs to no run's journal."""
@@ -238,17 +277,108 @@ class Engine:
         if len(self._held) >= self.config.max_concurrent_runs:
             raise Problem("overloaded", headers=((b"retry-after", b"5"),))
 
-    def _begin(self, task: RunTask, fence: int, span: trace.Span) -> None:
+    # --- going on with what others left
+
+    async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool:
+        """Claim a run that is queued or was left, and carry it out; returns whether it was ours to take.
+
+        Safe to call at any time in any process: the fence decides. `wait`: return when it has ended here.
+        """
+        if not self._accepting or len(self._held) >= self.config.max_concurrent_runs:
+            return False
+        asked_at = time.monotonic()
+        claim = await claim_run(self.database, run_id, owner=self._owner, lease_seconds=self.config.lease_seconds)
+        if claim is None:
+            return False
+        lease = Lease(self.config.lease_seconds, asked_at)
+        holding = await self._take_up(claim, lease)
+        if wait and holding is not None and holding.task is not None:
+            await asyncio.wait([holding.task])  # a cancelled waiter leaves the run alone
+        return True
+
+    async def _take_up(self, claim: Claim, lease: Lease) -> _Holding | None:
+        """Go on with a claimed run, or end it when nobody can."""
+        if claim.fence > 1:
+            metrics.runs_recovered.inc()
+        try:
+            refusal = await self._why_not(claim)
+            if refusal:
+                await end_abandoned(self.database, self._writer, self.live, claim, refusal)
+                return None
+            task = await self._restored(claim)
+        except LeaseLostError:
+            logger.warning("a run that was left was claimed by somebody else", extra={"run_id": str(claim.id)})
+            return None
+        except (KeyError, TypeError, ValueError):
+            logger.exception("the journal of a run cannot be read", extra={"run_id": str(claim.id)})
+            await end_abandoned(self.database, self._writer, self.live, claim)
+            return None
+        span = tracer.start_span("run", attributes={"agent": task.agent.slug, "attempt": claim.fence})
+        logger.info("a run goes on here", extra={"run_id": str(claim.id), "attempt": claim.fence})
+        holding = self._begin(task, claim.fence, lease, span)
+        if claim.cancel_requested:
+            holding.runner.stop_reason = RunCancelledError("cancelled before it was taken up")
+        return holding
+
+    async def _why_not(self, claim: Claim) -> str:
+        if not claim.is_readable:
+            return ABANDONED_TEXT
+        if claim.crashes > self.config.max_crashes:
+            return f"{claim.crashes} processes were lost while they carried out this run. It is not tried again."
+        if await self.agents.by_id(claim.agent_id) is None:
+            return "The agent of this run was switched off before the run could go on."
+        return ""
+
+    async def _restored(self, claim: Claim) -> RunTask:
+        left = await read_left(self.database, claim)
+        agent = await self.agents.by_id(claim.agent_id)
+        if agent is None:
+            raise ValueError("the agent is gone")
+        return RunTask(
+            id=claim.id,
+            thread_id=claim.thread_id,
+            actor=claim.actor,
+            agent=agent,
+            model=self._model_of(agent),
+            run_input=claim.run_input,
+            known_messages=left.known_messages,
+            new_messages=claim.run_input.messages,
+            client_agrees=claim.stored_input["clientAgrees"],
+            awaits_answer=claim.stored_input["awaitsAnswer"],
+            thread_state=claim.thread_state,
+            request_id=claim.request_id,
+            trace_id=claim.trace_id,
+            decisions=claim.decisions,
+            resume=left.point,
+        )
+
+    async def _dispatch(self, run_ids: Sequence[UUID], *, background: bool = False) -> None:
+        """Put runs into the queue. What cannot be queued now is found by a sweep, here or elsewhere."""
+        if self.dispatcher is None or not run_ids:
+            return
+        try:
+            await self.dispatcher.defer_claims(run_ids, background=background)
+        except (DatabaseError, OSError, TimeoutError):
+            logger.warning("runs could not be queued; a sweep will find them", extra={"runs": len(run_ids)})
+
+    def _model_of(self, agent: AgentProfile) -> str:
+        return agent.model or self.config.default_model
+
+    def _begin(self, task: RunTask, fence: int, lease: Lease, span: trace.Span) -> _Holding:
         if self._model_port is None:
             raise Problem("unavailable")
         channel = self.live.open_local(task.id, task.run_input.run_id)
-        journal = RunJournal(run_id=task.id, fence=fence, channel=channel, writer=self._writer)
-        lease = Lease(self.config.lease_seconds)
+        log = task.resume.log if task.resume else LogState()
+        journal = RunJournal(
+            run_id=task.id, fence=fence, channel=channel, writer=self._writer, next_seq=log.last_seq + 1
+        )
+        journal.bytes = log.size
         runner = Runner(task, journal, lease, self._model_port, self._limits(task.agent))
         holding = _Holding(runner, fence, lease)
         self._held[task.id] = holding
         metrics.runs_started.labels(agent=task.agent.slug).inc()
         holding.task = _detached(self._carry_out(holding, span), f"run {task.id}")
+        return holding
 
     def _limits(self, agent: AgentProfile) -> RunLimits:
         iterations = min(agent.max_iterations or self.config.max_iterations, self.config.max_iterations)
@@ -318,15 +448,23 @@ class Engine:
         while True:
             await asyncio.sleep(delay)
             try:
-                await end_abandoned_runs(
-                    self.database, self._writer, self.live, owner=self._owner, lease_seconds=self.config.lease_seconds
-                )
+                await self.sweep_abandoned()
                 delay = SWEEP_SECONDS
             except (DatabaseError, OSError, TimeoutError):
                 logger.warning("could not look for abandoned runs")
                 delay = self.config.lease_seconds
             except Exception:  # nor may one run's fault end the care for all others
                 logger.exception("could not look for abandoned runs")
+
+    async def sweep_abandoned(self) -> None:
+        """Find runs that wait for an owner and have them claimed: through the queue, or here where there is none."""
+        abandoned, queued = await due_runs(self.database)
+        if self.dispatcher is not None:
+            await self._dispatch(abandoned)
+            await self._dispatch(queued, background=True)
+            return
+        for run_id in (*abandoned, *queued):
+            await self.adopt(run_id, wait=False)
 
 
 def _detached(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -8,7 +8,7 @@ say: user messages and the results of calls to its own tools.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,20 @@ class MergedHistory:
     awaits_answer: bool
 
 
-def merge(server: Sequence[dict[str, Any]], client: Sequence[dict[str, Any]]) -> MergedHistory:
-    """Take from the client's messages what the server does not know; never let it change what the server holds."""
+def merge(
+    server: Sequence[dict[str, Any]], client: Sequence[dict[str, Any]], *, not_the_clients: Set[str] = frozenset()
+) -> MergedHistory:
+    """Take from the client's messages what the server does not know; never let it change what the server holds.
+
+    `not_the_clients`: ids of calls whose results the client cannot give, though they have none yet.
+    """
     server_ids = {message["id"] for message in server}
     new = _unique(
-        message for message in client if message["id"] not in server_ids and _may_say(message, server, first=not server)
+        message
+        for message in client
+        if message["id"] not in server_ids
+        and message.get("toolCallId") not in not_the_clients
+        and _may_say(message, server, first=not server)
     )
     known = list(server) if new else _up_to_last_question(server, client)
     agrees = _ids((*known, *new)) == _ids(client)

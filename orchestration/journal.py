@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from audit import rows as audit_rows
 from audit.entry import AuditEntry
 from orchestration import events as ev
 from orchestration.fold import OpenItems
+from orchestration.interrupts import Question
 from orchestration.live import Chunk, RunChannel
 
 _NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # jsonb cannot hold NUL
@@ -68,6 +70,22 @@ RUN_END_ROWS = update_rows(
         "lease_expires_at": "timestamptz",
     },
     order=9,
+)
+
+INTERRUPT_ROWS = insert_rows(
+    "orchestration_interrupt",
+    {
+        "id": "uuid",
+        "run_id": "uuid",
+        "thread_id": "uuid",
+        "number": "int",
+        "reason": "text",
+        "message": "text",
+        "tool_call_id": "text",
+        "response_schema": "jsonb",
+        "detail": "jsonb",
+    },
+    order=5,
 )
 
 RUN_ABANDONED_ROWS = update_rows(
@@ -161,6 +179,15 @@ class RunJournal:
     def turn_ended(self, *, response: str, messages: list[dict[str, Any]], token_estimate: int, at: Any) -> None:
         """Append what the run added to its thread."""
         self._current_unit().add(TURN_END_ROWS, (self.run_id, response, _json(messages), token_estimate, at))
+
+    def interrupted(self, thread_id: UUID, questions: Sequence[Question]) -> None:
+        """Append the questions that end the run; the thread's next run answers them."""
+        for number, question in enumerate(questions, 1):
+            interrupt, call = question.as_interrupt(), question.call
+            detail = {"call": {"id": call.id, "name": call.name, "arguments": call.arguments}}
+            row = (question.id, self.run_id, thread_id, number, interrupt["reason"], interrupt["message"], call.id,
+                   _json(interrupt["responseSchema"]), _json(detail))  # fmt: skip
+            self._current_unit().add(INTERRUPT_ROWS, row)
 
     def run_ended(self, columns: dict[str, Any]) -> None:
         """Append the run row's final columns (those of RUN_END_ROWS but `id`)."""

@@ -16,8 +16,9 @@ class Lease:
     question and the effect itself.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+    def __init__(self, seconds: float, asked_at: float | None = None) -> None:
+        """`asked_at`: when the lease was asked for (monotonic seconds); None is now."""
+        self._until = (time.monotonic() if asked_at is None else asked_at) + seconds
         self._renewed = asyncio.Event()
 
     def renew(self, asked_at: float, seconds: float) -> None:

@@ -56,7 +56,44 @@ class StreamedTurn:
             "finishReason": self.finish_reason,
             "trailingId": self.trailing_id,
             "trailingText": self.trailing_text,
+            "usage": None if self.usage is None else self.usage.as_dict(),
         }
+
+    @classmethod
+    def from_journal(cls, detail: dict[str, Any]) -> StreamedTurn:
+        """The inverse of `journal_detail`, but for the usage, which is summed up apart."""
+        return cls(
+            message_id=detail["messageId"],
+            text=detail["text"],
+            reasoning_id=detail["reasoningId"],
+            reasoning=detail["reasoning"],
+            tool_calls=[ToolCall(call["id"], call["name"], call["arguments"]) for call in detail["toolCalls"]],
+            finish_reason=detail["finishReason"],
+            usage=None,
+            trailing_id=detail["trailingId"],
+            trailing_text=detail["trailingText"],
+        )
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The turn as AG-UI messages: its reasoning, and what it said with the calls it made; `trailing_message` is not among them."""
+        found: list[dict[str, Any]] = []
+        if self.reasoning:
+            found.append({"id": self.reasoning_id, "role": "reasoning", "content": self.reasoning})
+        message: dict[str, Any] = {"id": self.message_id, "role": "assistant"}
+        if self.text:
+            message["content"] = self.text
+        if self.tool_calls:
+            message["toolCalls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return [*found, message] if len(message) > 2 else found
+
+    def trailing_message(self) -> list[dict[str, Any]]:
+        """What the model said after its calls, as a message to stand after their results; at most one."""
+        if not self.trailing_text:
+            return []
+        return [{"id": self.trailing_id, "role": "assistant", "content": self.trailing_text}]
 
 
 class ModelTurn:

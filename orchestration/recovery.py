@@ -1,100 +1,181 @@
-"""Runs whose owner is gone: they are claimed and brought to an honest end.
+"""Runs that another process left: how they are found and claimed, and how those end that nobody can go on with.
 
-The claim increments the fence, so the former owner, should it only have slept, writes nothing more. The claimant folds the log, closes
-what is open and ends the run with `run_abandoned`.
+A run is left when its lease has ended: its owner died, was paused, or gave it away. The claim increments the fence, so a former owner
+that only slept writes nothing more; where to go on is read after the claim, so nothing can be missing.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-import msgspec
-
-from agentbackend.foundation import metrics
 from agentbackend.foundation.database import Database
-from agentbackend.foundation.writer import GroupWriter, LeaseLostError, UnitRejectedError, WriterStoppedError
+from agentbackend.foundation.writer import GroupWriter
 from audit import actions
-from audit.actor import SYSTEM
+from audit.actor import SYSTEM, Actor
 from audit.entry import Outcome, Target, entry
 from orchestration import events as ev
-from orchestration.fold import OpenItems
+from orchestration.interrupts import Decision, decision_from
 from orchestration.journal import RunJournal
 from orchestration.live import LiveRuns
-from orchestration.store import claim_abandoned_runs, read_events
-
-logger = logging.getLogger(__name__)
+from orchestration.resuming import LogState, ResumePoint, StoredStep, resume_point
+from orchestration.run_input import RunInput, restored_input
+from orchestration.store import JOURNAL_VERSION, MAX_HISTORY_TURNS, QUEUED_SECONDS, read_events
 
 ABANDONED_TEXT = "The process that carried out this run ended before the run did. Ask again."
+_DUE_AT_ONCE = 100
+
+_CLAIM = """
+UPDATE orchestration_run AS run SET status = 'running', fence = fence + 1, lease_owner = %s,
+    lease_expires_at = now() + make_interval(secs => %s), started_at = COALESCE(started_at, now()),
+    crashes = crashes + (status = 'running' AND lease_owner <> '')::int
+FROM orchestration_thread AS thread
+WHERE run.id = %s AND thread.id = run.thread_id AND journal_version <= %s
+    AND (status = 'queued' OR (status = 'running' AND lease_expires_at < now()))
+RETURNING run.public_id, thread.public_id, run.thread_id, run.agent_id, run.fence, run.crashes, run.journal_version, run.input,
+    run.cancel_requested_at IS NOT NULL, run.request_id, run.trace_id, thread.state
+"""
+_EARLIER_TURNS = """
+SELECT messages FROM conversation_turns WHERE thread_id = %s
+    AND position < (SELECT position FROM conversation_turns WHERE run_id = %s) ORDER BY position DESC LIMIT %s
+"""
+_STEPS = "SELECT id, number, kind, name, status, detail FROM orchestration_step WHERE run_id = %s ORDER BY number"
 
 
-async def end_abandoned_runs(
-    database: Database, writer: GroupWriter, live: LiveRuns, *, owner: str, lease_seconds: float
-) -> int:
-    """Claim the runs whose lease has ended and end them; returns how many."""
-    claimed = await claim_abandoned_runs(database, owner=owner, lease_seconds=lease_seconds)
-    for run_id, public_id, thread_id, fence in claimed:
-        try:
-            await _end(database, writer, live, run_id=run_id, public_id=public_id, thread_id=thread_id, fence=fence)
-            metrics.runs_recovered.inc()
-        except LeaseLostError:
-            logger.warning("an abandoned run was claimed by somebody else", extra={"run_id": str(run_id)})
-        except (UnitRejectedError, WriterStoppedError):
-            logger.exception("an abandoned run could not be ended", extra={"run_id": str(run_id)})
-    return len(claimed)
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that this process has just claimed: who asked for what, and its new fence."""
+
+    id: UUID
+    public_id: str
+    thread_public_id: str
+    thread_id: UUID
+    agent_id: UUID
+    fence: int
+    crashes: int
+    journal_version: int
+    stored_input: dict[str, Any]
+    cancel_requested: bool
+    request_id: str
+    trace_id: str
+    thread_state: Any
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its journal is in the form that this code goes on from (older ones are ended)."""
+        return self.journal_version == JOURNAL_VERSION
+
+    @property
+    def actor(self) -> Actor:
+        """Who asked for the run, as authenticated then."""
+        return Actor(**self.stored_input["actor"])
+
+    @property
+    def run_input(self) -> RunInput:
+        """What was asked for."""
+        return restored_input(self.stored_input, thread_id=self.thread_public_id, run_id=self.public_id)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The answers that the run brought."""
+        return tuple(decision_from(document) for document in self.stored_input["decisions"])
 
 
-async def _end(
-    database: Database,
-    writer: GroupWriter,
-    live: LiveRuns,
-    *,
-    run_id: UUID,
-    public_id: str,
-    thread_id: UUID,
-    fence: int,
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What was found of a claimed run: the thread's messages before it, and where to go on (None: it has not begun)."""
+
+    known_messages: list[dict[str, Any]]
+    point: ResumePoint | None
+
+
+async def due_runs(database: Database) -> tuple[list[UUID], list[UUID]]:
+    """Runs that wait for an owner: (abandoned, queued). Queued ones are named again only after QUEUED_SECONDS."""
+    rows = await database.fetch_all(
+        "UPDATE orchestration_run SET lease_expires_at = CASE status WHEN 'queued' THEN now() + make_interval(secs => %s) "
+        "ELSE lease_expires_at END WHERE id IN (SELECT id FROM orchestration_run WHERE status = 'queued' "
+        "AND lease_expires_at < now() ORDER BY lease_expires_at LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
+        (QUEUED_SECONDS, _DUE_AT_ONCE),
+    )
+    queued = [row[0] for row in rows]
+    rows = await database.fetch_all(
+        "SELECT id FROM orchestration_run WHERE status = 'running' AND lease_expires_at < now() AND journal_version <= %s "
+        "ORDER BY lease_expires_at LIMIT %s",
+        (JOURNAL_VERSION, _DUE_AT_ONCE),
+    )
+    return [row[0] for row in rows], queued
+
+
+async def claim_run(database: Database, run_id: UUID, *, owner: str, lease_seconds: float) -> Claim | None:
+    """Take the run, or None when it has an owner, has ended, or was written by newer code."""
+    row = await database.fetch_one(_CLAIM, (owner, lease_seconds, run_id, JOURNAL_VERSION))
+    return None if row is None else Claim(run_id, *row)
+
+
+async def read_left(database: Database, claim: Claim) -> Left:
+    """Where a claimed run stands. Raises KeyError, TypeError or ValueError when its journal cannot be read."""
+    async with database.connection() as connection, connection.pipeline():
+        turns = await connection.execute(_EARLIER_TURNS, (claim.thread_id, claim.id, MAX_HISTORY_TURNS))
+        found = await connection.execute(_STEPS, (claim.id,))
+        earlier = [message for (turn,) in reversed(await turns.fetchall()) for message in turn]
+        steps = [StoredStep(*row) for row in await found.fetchall()]
+    log = await _read_log(database, claim.id)
+    known = _until(earlier, claim.stored_input["knownUntil"])
+    if not steps and not log.last_seq:
+        return Left(known, None)
+    return Left(known, resume_point(attempt=claim.fence, steps=steps, log=log))
+
+
+def _until(messages: Sequence[dict[str, Any]], last_id: str) -> list[dict[str, Any]]:
+    """The messages up to the one that the run's beginning saw last; the same thread, so nothing else can stand before it."""
+    position = next((index for index, message in enumerate(messages) if message["id"] == last_id), len(messages) - 1)
+    return list(messages[: position + 1]) if last_id else []
+
+
+async def _read_log(database: Database, run_id: UUID) -> LogState:
+    """The event log, folded. Read after the claim, so it is complete."""
+    state = LogState()
+    while rows := await read_events(database, run_id, state.last_seq):
+        for _, events in rows:
+            for line in events.split(b"\n"):
+                state.take(line)
+    return state
+
+
+async def _open_steps(database: Database, run_id: UUID) -> list[StoredStep]:
+    steps = [StoredStep(*row) for row in await database.fetch_all(_STEPS, (run_id,))]
+    return [step for step in steps if step.status == "started"]
+
+
+async def end_abandoned(
+    database: Database, writer: GroupWriter, live: LiveRuns, claim: Claim, reason: str = ABANDONED_TEXT
 ) -> None:
-    last_seq, size, open_items = await _fold_log(database, run_id)
-    channel = live.open_local(run_id, public_id)
-    journal = RunJournal(run_id=run_id, fence=fence, channel=channel, writer=writer, next_seq=last_seq + 1)
-    journal.bytes = size
+    """Bring a claimed run that nobody can go on with to an honest end: close what is open, then RUN_ERROR `run_abandoned`."""
+    log = await _read_log(database, claim.id)
+    channel = live.open_local(claim.id, claim.public_id)
+    journal = RunJournal(run_id=claim.id, fence=claim.fence, channel=channel, writer=writer, next_seq=log.last_seq + 1)
+    journal.bytes = log.size
     try:
-        for event in open_items.closing_events():
+        for event in log.open_items.closing_events():
             journal.emit(event)
-        journal.emit(ev.RunError(message=ABANDONED_TEXT, code="run_abandoned"))
-        journal.abandoned(message=ABANDONED_TEXT, at=datetime.now(UTC))
+        for step in await _open_steps(database, claim.id):
+            journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
+        journal.emit(ev.RunError(message=reason, code="run_abandoned"))
+        journal.abandoned(message=reason, at=datetime.now(UTC))
         journal.audit(
             entry(
                 actions.RUN_FAILED,
                 actor=SYSTEM,
                 outcome=Outcome.FAILURE,
-                target=Target("run", str(run_id)),
+                target=Target("run", str(claim.id)),
                 reason="run_abandoned",
-                run_id=run_id,
-                thread_id=thread_id,
+                run_id=claim.id,
+                thread_id=claim.thread_id,
             )
         )
         await journal.flush()
     finally:
-        live.close_local(run_id)
-
-
-def _apply(open_items: OpenItems, line: bytes, run_id: UUID) -> None:
-    """An event that cannot be read must not keep this run, or those after it, from being ended."""
-    try:
-        open_items.apply(ev.decode(line))
-    except (msgspec.MsgspecError, ValueError):
-        logger.exception("an event of an abandoned run cannot be read", extra={"run_id": str(run_id)})
-
-
-async def _fold_log(database: Database, run_id: UUID) -> tuple[int, int, OpenItems]:
-    """The number of the last event, the bytes so far, and what the events leave open. Read after the claim, so it is complete."""
-    last_seq, size, open_items = 0, 0, OpenItems()
-    while rows := await read_events(database, run_id, last_seq):
-        for seq_from, events in rows:
-            lines = events.split(b"\n")
-            for line in lines:
-                _apply(open_items, line, run_id)
-            last_seq, size = seq_from + len(lines) - 1, size + len(events)
-    return last_seq, size, open_items
+        live.close_local(claim.id)

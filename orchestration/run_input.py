@@ -271,8 +271,8 @@ def _from_binary(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": kind, "source": source}
 
 
-def stored_input(run_input: RunInput, messages: list[dict[str, Any]]) -> str:
-    """The run row's `input`: what a successor needs to go on, as JSON."""
+def stored_input(run_input: RunInput, messages: list[dict[str, Any]], **around: Any) -> str:
+    """The run row's `input`: what a successor needs to go on, as JSON. `around`: what else it needs, by name."""
     document = {
         "messages": messages,
         "tools": msgspec.to_builtins(run_input.tools),
@@ -280,5 +280,22 @@ def stored_input(run_input: RunInput, messages: list[dict[str, Any]]) -> str:
         "state": run_input.state,
         "forwardedProps": run_input.forwarded_props,
         "protocolVersion": run_input.protocol_version,
+        "parentRunId": run_input.parent_run_id,
+        **around,
     }
     return orjson.dumps(document).decode()
+
+
+def restored_input(document: dict[str, Any], *, thread_id: str, run_id: str) -> RunInput:
+    """The inverse of `stored_input`: the input as the first process had it, its messages the new ones only."""
+    return RunInput(
+        thread_id=thread_id,
+        run_id=run_id,
+        messages=document["messages"],
+        protocol_version=document["protocolVersion"],
+        parent_run_id=document.get("parentRunId", ""),
+        state=document["state"],
+        tools=msgspec.convert(document["tools"], list[FrontendTool]),
+        context=msgspec.convert(document["context"], list[ContextItem]),
+        forwarded_props=document["forwardedProps"],
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,17 +22,17 @@ from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.problems import PROBLEMS, Problem
 from agentbackend.foundation.writer import LeaseLostError, UnitRejectedError, WriterStoppedError
 from audit import actions
-from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import events as ev
 from orchestration import history
-from orchestration.agents import AgentProfile
+from orchestration.interrupts import NOT_REPEATED, Question, ask_about
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort, ModelRequest, Usage
 from orchestration.model_turn import ModelTurn, StreamedTurn
-from orchestration.run_input import RunInput
-from tools.calls import CallContext, ToolCall, ToolDefinition, ToolOutcome, ToolResult
+from orchestration.resuming import MODEL_TURN_STEP, RECOVERED_EVENT, ResumePoint
+from orchestration.run_task import Conversation, RunCancelledError, RunLimits, RunReleasedError, RunTask, Totals
+from tools.calls import CallContext, SideEffects, ToolCall, ToolDefinition, ToolOutcome, ToolResult
 from tools.door import call_tool
 from tools.registry import offered_tools
 
@@ -42,74 +42,6 @@ tracer = trace.get_tracer("orchestration")
 _STOPPED_TEXT = (
     "I stopped here: this took {turns} steps, which is as many as one answer may take. Ask me to go on if that helps."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """What one run may use: model turns, bytes of events, seconds."""
-
-    max_iterations: int
-    max_bytes: int
-    max_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunTask:
-    """A run to be carried out: who asked for what, of whom, with which history."""
-
-    id: UUID
-    thread_id: UUID
-    actor: Actor
-    agent: AgentProfile
-    model: str
-    run_input: RunInput
-    known_messages: list[dict[str, Any]]
-    new_messages: list[dict[str, Any]]
-    client_agrees: bool
-    awaits_answer: bool
-    thread_state: Any = None
-    request_id: str = ""
-    trace_id: str = ""
-
-
-@dataclass(slots=True)
-class _Totals:
-    turns: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cached_input_tokens: int = 0
-
-    def add(self, usage: Usage | None) -> None:
-        if usage is None:
-            return
-        self.input_tokens += usage.input_tokens
-        self.output_tokens += usage.output_tokens
-        self.reasoning_tokens += usage.reasoning_tokens
-        self.cached_input_tokens += usage.cached_input_tokens
-
-
-class RunCancelledError(Exception):
-    """The run's owner or an operator asked to stop it."""
-
-
-class RunReleasedError(Exception):
-    """This process gives the run away (shut-down): it writes nothing more, and a successor goes on."""
-
-
-@dataclass(slots=True)
-class _Conversation:
-    """The messages of this run: what came in, then what is added, as AG-UI messages."""
-
-    known: list[dict[str, Any]]
-    added: list[dict[str, Any]]
-    response: str = ""
-
-    def all(self) -> list[dict[str, Any]]:
-        return [*self.known, *self.added]
-
-    def add(self, message: dict[str, Any]) -> None:
-        self.added.append(message)
 
 
 @dataclass(slots=True)
@@ -122,16 +54,22 @@ class Runner:
     model_port: ModelPort
     limits: RunLimits
     stop_reason: BaseException | None = None
-    _totals: _Totals = field(default_factory=_Totals)
+    _totals: Totals = field(init=False)
     _step_number: int = 0
-    _conversation: _Conversation = field(init=False)
+    _open_steps: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    _conversation: Conversation = field(init=False)
 
     def __post_init__(self) -> None:
-        self._conversation = _Conversation(list(self.task.known_messages), list(self.task.new_messages))
+        point = self.task.resume
+        self._totals = Totals.at(point)
+        self._conversation = Conversation.of(self.task)
+        self._step_number = point.last_step_number if point else 0
 
     async def execute(self) -> None:
         """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""
         try:
+            if self.stop_reason is not None:  # asked for before this process had taken it up
+                raise asyncio.CancelledError
             async with asyncio.timeout(self.limits.max_seconds):
                 await self._answer()
         except (LeaseLostError, WriterStoppedError, RunReleasedError):
@@ -158,28 +96,49 @@ class Runner:
         if self.journal.open_items.ended:  # it came too late: the end is on its way to the log
             await self.journal.flush()
             return
-        self._close_open_items()
+        self._open_once()
+        self._close_open_items("cancelled")
         await self._finish("cancelled", {"type": "cancelled"}, actions.RUN_CANCELLED)
 
     # --- the loop
 
     async def _answer(self) -> None:
-        self._open()
+        self._open_once()
         if not self.task.awaits_answer:
             await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED)
             return
-        backend_tools = await offered_tools(self.task.actor, self.task.agent.tools)
-        turn_plan = self._turn_plan(backend_tools)
-        for _ in range(self.limits.max_iterations):
-            turn = await self._think(turn_plan)
+        plan = self._turn_plan(await offered_tools(self.task.actor, self.task.agent.tools))
+        questions = await self._carry_out_decisions(plan)
+        if questions:
+            await self._finish_interrupted(questions)
+            return
+        turn = self.task.resume.turn if self.task.resume else None
+        if turn is not None:
+            self._check_finish(turn)
+        while turn is not None or self._totals.turns < self.limits.max_iterations:
+            turn = turn or await self._think(plan)
             if not turn.tool_calls:
                 await self._finish_answered(turn)
                 return
-            pending = await self._act(turn, turn_plan)
+            pending, questions = await self._act(turn, plan)
+            if questions:
+                await self._finish_interrupted(questions)
+                return
             if pending:
                 await self._finish_pending(pending)
                 return
+            turn = None
         await self._finish_stopped()
+
+    def _open_once(self) -> None:
+        """Open the run's stream, or go on where a predecessor left it."""
+        if self.journal.open_items.started:
+            return
+        point = self.task.resume
+        if point is None or not point.log.open_items.started:
+            self._open()
+        else:
+            self._reopen(point)
 
     def _open(self) -> None:
         given = self.task.run_input
@@ -197,27 +156,40 @@ class Runner:
         if state not in (None, {}):
             self.journal.emit(ev.StateSnapshot(snapshot=state))
 
+    def _reopen(self, point: ResumePoint) -> None:
+        """Say that the run goes on elsewhere, which messages are void, close what was open, and restate what holds."""
+        self.journal.open_items = point.log.open_items
+        value = {"attempt": point.attempt, "discarded": point.discarded}
+        self.journal.emit(ev.Custom(name=RECOVERED_EVENT, value=value))
+        for step in point.open_steps:
+            self.journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
+        for event in self.journal.open_items.closing_events():
+            self.journal.emit(event)
+        self.journal.emit(ev.MessagesSnapshot(messages=self._conversation.all()))
+        self.journal.audit(self._entry(actions.RUN_RECOVERED, details=value))
+
     def _turn_plan(self, backend_tools: Sequence[ToolDefinition]) -> _TurnPlan:
         backend = {tool.name: tool for tool in backend_tools}
         frontend = [tool for tool in self.task.run_input.tools if tool.name not in backend]
         wire = [_wire_tool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]
         wire += [_wire_tool(tool.name, tool.description, tool.parameters) for tool in frontend]
         system = history.system_prompt(self.task.agent.instructions, self.task.run_input.context)
-        return _TurnPlan(system, wire, frozenset(tool.name for tool in frontend))
+        side_effects = {tool.name: tool.side_effects for tool in backend_tools}
+        return _TurnPlan(system, wire, frozenset(tool.name for tool in frontend), side_effects)
 
     # --- think
 
     async def _think(self, plan: _TurnPlan) -> StreamedTurn:
         self._totals.turns += 1
         number = self._totals.turns
-        step_name = f"model turn {number}"
+        step_name = f"{MODEL_TURN_STEP}{number}"
         step_id = self._start_step("model_turn", step_name, {"model": self.task.model})
         started = datetime.now(UTC)
         with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": self.task.model}):
             turn = await self._stream_turn(plan, step_id, step_name)
         self._totals.add(turn.usage)
         _count_tokens(turn.usage)
-        self._add_turn(turn)
+        self._conversation.add(*turn.messages())
         self._end_step(step_id, step_name, "finished", turn.journal_detail())
         self.journal.audit(self._entry(actions.MODEL_TURN, details=_turn_details(turn, self.task.model, started)))
         metrics.model_turns.labels(outcome="ok").inc()
@@ -248,7 +220,8 @@ class Runner:
             temperature=self.task.agent.temperature,
             max_output_tokens=self.task.agent.max_output_tokens,
         )
-        turn = ModelTurn(self.journal, taken_call_ids=self._call_ids())
+        void = self.task.resume.discarded if self.task.resume else ()
+        turn = ModelTurn(self.journal, taken_call_ids=self._conversation.call_ids().union(void))
         await self.lease.ensure()
         asked_at = time.monotonic()
         try:
@@ -271,21 +244,6 @@ class Runner:
         """What a broken turn has shown stays in the thread; calls that were not complete do not."""
         if turn.text:
             self._conversation.add({"id": turn.message_id, "role": "assistant", "content": turn.text})
-            self._conversation.response = turn.text
-
-    def _add_turn(self, turn: StreamedTurn) -> None:
-        if turn.reasoning:
-            self._conversation.add({"id": turn.reasoning_id, "role": "reasoning", "content": turn.reasoning})
-        message: dict[str, Any] = {"id": turn.message_id, "role": "assistant"}
-        if turn.text:
-            message["content"] = self._conversation.response = turn.text
-        if turn.tool_calls:
-            message["toolCalls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in turn.tool_calls
-            ]
-        if len(message) > 2:
-            self._conversation.add(message)
 
     def _check_finish(self, turn: StreamedTurn) -> None:
         if turn.finish_reason == "content_filter":
@@ -295,52 +253,58 @@ class Runner:
 
     # --- act
 
-    async def _act(self, turn: StreamedTurn, plan: _TurnPlan) -> list[str]:
-        """Call the turn's tools side by side; returns the ids of the calls that are the client's to make."""
+    async def _carry_out_decisions(self, plan: _TurnPlan) -> list[Question]:
+        """What was decided about calls that earlier runs had asked about; returns what must be asked again."""
+        if not self.task.decisions:
+            return []
+        open_ids = self._conversation.call_ids()
+        decided = [decision for decision in self.task.decisions if decision.call.id in open_ids]
+        known = self.task.resume.calls if self.task.resume else {}
+        left = [d for d in decided if d.call.id not in known or known[d.call.id].message is None]
+        return await self._side_by_side(
+            [self._call(d.call, plan, instead=None if d.approved else NOT_REPEATED) for d in left]
+        )
+
+    async def _act(self, turn: StreamedTurn, plan: _TurnPlan) -> tuple[list[str], list[Question]]:
+        """Call the turn's tools side by side; returns the ids of the calls that are the client's to make, and what must be asked."""
         pending = [call.id for call in turn.tool_calls if call.name in plan.frontend]
         ours = [call for call in turn.tool_calls if call.name not in plan.frontend]
-        cut_off = turn.finish_reason == "length"
+        cut_off = turn.tool_calls[-1] if turn.finish_reason == "length" else None
+        questions = await self._side_by_side(
+            [self._call(call, plan, instead=_CUT_OFF if call is cut_off else None) for call in ours]
+        )
+        self._conversation.add(*turn.trailing_message())
+        return pending, questions
+
+    async def _side_by_side(self, calls: Sequence[Coroutine[Any, Any, dict[str, Any] | Question]]) -> list[Question]:
+        """Make the calls at once; their results enter the conversation in the calls' order."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._call(call, cut_off=cut_off and call is turn.tool_calls[-1]))
-                    for call in ours
-                ]
+                tasks = [group.create_task(call) for call in calls]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
-        for task in tasks:
-            self._conversation.add(task.result())
-        if turn.trailing_text:
-            self._conversation.add({"id": turn.trailing_id, "role": "assistant", "content": turn.trailing_text})
-            self._conversation.response = turn.trailing_text
-        return pending
+        results = [task.result() for task in tasks]
+        self._conversation.add(*(result for result in results if not isinstance(result, Question)))
+        return [result for result in results if isinstance(result, Question)]
 
-    async def _call(self, call: ToolCall, *, cut_off: bool) -> dict[str, Any]:
-        step_name = f"tool call {call.name} {call.id}"
-        step_id = self._start_step(
-            "tool_call", step_name, {"toolCallId": call.id, "name": call.name, "arguments": call.arguments}
-        )
-        result = _CUT_OFF if cut_off else await self._through_the_door(call)
-        message = _tool_message(call, result)
-        metadata = {"error": {"code": result.outcome.value, "retryable": result.retryable}}
-        self.journal.emit(
-            ev.ToolCallResult(
-                message_id=message["id"],
-                tool_call_id=call.id,
-                content=message["content"],
-                role="tool",
-                metadata=ev.UNSET if result.ok else metadata,
-            )
-        )
-        detail = {"toolCallId": call.id, "name": call.name, "arguments": call.arguments, "outcome": result.outcome.value,
-                  "result": message["content"], "durationMs": round(result.duration_ms, 1)}  # fmt: skip
-        self._end_step(step_id, step_name, "finished" if result.ok else "failed", detail)
-        return message
+    async def _call(
+        self, call: ToolCall, plan: _TurnPlan, *, instead: ToolResult | None = None
+    ) -> dict[str, Any] | Question:
+        """One call: its result as a message, or the question whether it may be made again. `instead`: it is not made."""
+        known = self.task.resume.calls.get(call.id) if self.task.resume else None
+        if known is not None and known.message is not None:
+            return known.message
+        now_said = plan.side_effects.get(call.name)
+        if known is not None and known.may_have_happened and SideEffects.UNSAFE in (known.side_effects, now_said):
+            return ask_about(call)
+        step = _CallStep(self, call, now_said or SideEffects.UNSAFE)
+        result = instead or await self._through_the_door(call, step)
+        return step.end(result)
 
-    async def _through_the_door(self, call: ToolCall) -> ToolResult:
+    async def _through_the_door(self, call: ToolCall, recorder: _CallStep) -> ToolResult:
         context = CallContext(
             actor=self.task.actor,
-            recorder=self,
+            recorder=recorder,
             allowed_tools=self.task.agent.tools,
             run_id=self.task.id,
             thread_id=self.task.thread_id,
@@ -349,18 +313,6 @@ class Runner:
         )
         with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
             return await call_tool(call, context)
-
-    async def record(self, audit_entry: AuditEntry) -> None:
-        """The recorder of the tools' door: returns once the entry is committed under the run's fence and the lease holds."""
-        await self.journal.record(audit_entry)
-        await self.lease.ensure()
-
-    def note(self, audit_entry: AuditEntry) -> None:
-        """The recorder's other half: committed with what the run writes next."""
-        self.journal.audit(audit_entry)
-
-    def _call_ids(self) -> set[str]:
-        return {call["id"] for message in self._conversation.all() for call in message.get("toolCalls", ())}
 
     # --- the end
 
@@ -372,6 +324,12 @@ class Runner:
         outcome = {"type": "success", "pendingToolCallIds": pending}
         await self._finish("finished", outcome, actions.RUN_FINISHED)
 
+    async def _finish_interrupted(self, questions: Sequence[Question]) -> None:
+        """A person must decide: the run ends, and the thread's next run brings the answers."""
+        self.journal.interrupted(self.task.thread_id, questions)
+        outcome = {"type": "interrupt", "interrupts": [question.as_interrupt() for question in questions]}
+        await self._finish("interrupted", outcome, actions.RUN_INTERRUPTED)
+
     async def _finish_stopped(self) -> None:
         """The limit of model turns: say so, as a message, so that every client shows it."""
         text = _STOPPED_TEXT.format(turns=self._totals.turns)
@@ -380,7 +338,6 @@ class Runner:
         self.journal.emit_delta(ev.TextMessageContent(message_id=message_id, delta=text))
         self.journal.emit(ev.TextMessageEnd(message_id=message_id))
         self._conversation.add({"id": message_id, "role": "assistant", "content": text})
-        self._conversation.response = text
         result = {"stopped": "max_iterations", "iterations": self._totals.turns}
         await self._finish(
             "finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason="max_iterations"
@@ -402,7 +359,7 @@ class Runner:
                 run_id=given.run_id,
                 outcome=outcome,
                 result=ev.UNSET if result is None else result,
-                usage=self._usage(),
+                usage=self._totals.as_usage(self.task.model),
             )
         )
         self._end_rows(status, outcome)
@@ -416,8 +373,8 @@ class Runner:
         if self.journal.open_items.ended:  # the time ran out while the end was being written
             await self.journal.flush()
             return
-        self._close_open_items()
-        self.journal.emit(ev.RunError(message=message, code=code, usage=self._usage()))
+        self._close_open_items("failed")
+        self.journal.emit(ev.RunError(message=message, code=code, usage=self._totals.as_usage(self.task.model)))
         self._end_rows("failed", None, code, message)
         self.journal.audit(self._entry(actions.RUN_FAILED, outcome=Outcome.FAILURE, reason=code))
         self.journal.audit(
@@ -426,9 +383,12 @@ class Runner:
         await self.journal.flush()
         logger.warning("a run failed", extra={"code": code, "acts_next": PROBLEMS[code].acts_next.value})
 
-    def _close_open_items(self) -> None:
+    def _close_open_items(self, status: str) -> None:
         for event in self.journal.open_items.closing_events():
             self.journal.emit(event)
+        for step_id, detail in self._open_steps.items():
+            self.journal.step_ended(step_id, status=status, detail=detail, at=datetime.now(UTC))
+        self._open_steps.clear()
 
     def _end_rows(self, status: str, outcome: dict[str, Any] | None, code: str = "", message: str = "") -> None:
         now = datetime.now(UTC)
@@ -454,29 +414,17 @@ class Runner:
             }
         )
 
-    def _usage(self) -> list[ev.TokenUsage] | ev.UnsetType:
-        totals = self._totals
-        if not totals.input_tokens and not totals.output_tokens:
-            return ev.UNSET
-        return [
-            ev.TokenUsage(
-                model=self.task.model,
-                input_tokens=totals.input_tokens,
-                output_tokens=totals.output_tokens,
-                total_tokens=totals.input_tokens + totals.output_tokens,
-                reasoning_tokens=totals.reasoning_tokens or ev.UNSET,
-                cached_input_tokens=totals.cached_input_tokens or ev.UNSET,
-            )
-        ]
-
     # --- steps and audit
 
     def _start_step(self, kind: str, name: str, detail: dict[str, Any]) -> UUID:
         self._step_number += 1
         self.journal.emit(ev.StepStarted(step_name=name))
-        return self.journal.step_started(number=self._step_number, kind=kind, name=name, detail=detail)
+        step_id = self.journal.step_started(number=self._step_number, kind=kind, name=name, detail=detail)
+        self._open_steps[step_id] = detail
+        return step_id
 
     def _end_step(self, step_id: UUID, name: str, status: str, detail: dict[str, Any]) -> None:
+        self._open_steps.pop(step_id, None)
         self.journal.emit(ev.StepFinished(step_name=name))
         self.journal.step_ended(step_id, status=status, detail=detail, at=datetime.now(UTC))
 
@@ -509,6 +457,56 @@ class _TurnPlan:
     system: str
     tools: list[dict[str, Any]]
     frontend: frozenset[str]
+    side_effects: dict[str, SideEffects]
+
+
+class _CallStep:
+    """A tool call as a step, and the recorder of the tools' door: the step enters the journal with the door's decision.
+
+    So a step that has begun tells whether the call was permitted, and a call without a step was never made.
+    """
+
+    def __init__(self, runner: Runner, call: ToolCall, side_effects: SideEffects) -> None:
+        self._runner = runner
+        self._call = call
+        self._side_effects = side_effects
+        self._name = f"tool call {call.name} {call.id}"
+        self._id: UUID | None = None
+        self._detail: dict[str, Any] = {"toolCallId": call.id, "name": call.name, "arguments": call.arguments}
+
+    async def record(self, audit_entry: AuditEntry) -> None:
+        """Returns once the entry is committed under the run's fence and the lease holds."""
+        self._begin(permitted=audit_entry.action == actions.TOOL_ALLOWED)
+        await self._runner.journal.record(audit_entry)
+        await self._runner.lease.ensure()
+
+    def note(self, audit_entry: AuditEntry) -> None:
+        """Committed with what the run writes next."""
+        self._runner.journal.audit(audit_entry)
+
+    def end(self, result: ToolResult) -> dict[str, Any]:
+        """Write the result; returns it as a message."""
+        step_id = self._begin(permitted=False)
+        message = _tool_message(self._call, result)
+        metadata = {"error": {"code": result.outcome.value, "retryable": result.retryable}}
+        self._runner.journal.emit(
+            ev.ToolCallResult(
+                message_id=message["id"],
+                tool_call_id=self._call.id,
+                content=message["content"],
+                role="tool",
+                metadata=ev.UNSET if result.ok else metadata,
+            )
+        )
+        ended = {"outcome": result.outcome.value, "message": message, "durationMs": round(result.duration_ms, 1)}
+        self._runner._end_step(step_id, self._name, "finished" if result.ok else "failed", {**self._detail, **ended})
+        return message
+
+    def _begin(self, *, permitted: bool) -> UUID:
+        if self._id is None:
+            self._detail |= {"permitted": permitted, "sideEffects": self._side_effects.value}
+            self._id = self._runner._start_step("tool_call", self._name, self._detail)
+        return self._id
 
 
 _CUT_OFF = ToolResult(

@@ -6,7 +6,7 @@ Every look-up by a public id starts from the caller (tenant and owner), so what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -21,12 +21,20 @@ from audit import rows as audit_rows
 from audit.actor import Actor
 from audit.entry import AuditEntry
 from orchestration.agents import AgentProfile
+from orchestration.interrupts import Decision, OpenInterrupt
 from orchestration.run_input import RunInput, stored_input
+from tools.calls import ToolCall
 
 MAX_HISTORY_TURNS = 200
+JOURNAL_VERSION = 2
+"""The form of the journal that this code writes and can go on from."""
+QUEUED_SECONDS = 30.0
+"""After this time a queued run is put into the queue again: its job may be lost."""
 
 _THREAD_SELECT = """
-SELECT thread.id, thread.owner_id, thread.agent_id, thread.state, active.public_id
+SELECT thread.id, thread.owner_id, thread.agent_id, thread.state, active.public_id,
+    (SELECT json_agg(json_build_array(i.id, i.detail) ORDER BY i.id) FROM orchestration_interrupt AS i
+     WHERE i.thread_id = thread.id AND i.status = 'open')
 FROM orchestration_thread AS thread
 LEFT JOIN orchestration_run AS active ON active.thread_id = thread.id AND active.status IN ('queued', 'running')
 WHERE thread.tenant = %s AND thread.public_id = %s
@@ -39,12 +47,18 @@ WHERE thread.tenant = %s AND thread.public_id = %s AND thread.owner_id = %s ORDE
 _RUN = """
 run AS (
     INSERT INTO orchestration_run (id, public_id, tenant, owner_id, actor_role, thread_id, agent_id, parent_public_id, input,
-        idempotency_key, status, fence, lease_owner, lease_expires_at, request_id, trace_id, started_at)
+        idempotency_key, idempotency_digest, background, journal_version, status, fence, lease_owner, lease_expires_at,
+        request_id, trace_id, started_at)
     VALUES (%(run_id)s, %(run_public_id)s, %(tenant)s, %(owner_id)s, %(actor_role)s, %(thread_id)s, %(agent_id)s, %(parent)s,
-        %(input)s, %(idempotency_key)s, 'running', 1, %(lease_owner)s, now() + make_interval(secs => %(lease_seconds)s),
-        %(request_id)s, %(trace_id)s, now())
+        %(input)s, %(idempotency_key)s, %(idempotency_digest)s, %(background)s, %(journal_version)s, %(status)s, %(fence)s,
+        %(lease_owner)s, now() + make_interval(secs => %(lease_seconds)s), %(request_id)s, %(trace_id)s,
+        CASE WHEN %(background)s THEN NULL ELSE now() END)
 )
 INSERT INTO conversation_turns (id, thread_id, run_id, position, user_message, messages)
+"""
+_DECIDE = """
+UPDATE orchestration_interrupt AS i SET status = d.status, decision = d.decision, decided_by = %s, decided_at = now()
+FROM unnest(%s::uuid[], %s::text[], %s::jsonb[]) AS d(id, status, decision) WHERE i.id = d.id AND i.status = 'open'
 """
 _FIRST_RUN = f"""
 WITH thread AS (
@@ -71,6 +85,7 @@ class ThreadView:
     state: Any
     history: list[dict[str, Any]]
     active_run: str | None
+    open_interrupts: list[OpenInterrupt] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,7 @@ class RunReference:
     thread_public_id: str
     status: str
     last_seq: int
+    events_expired: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -91,7 +107,7 @@ class RunReference:
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """A run that this process has just created and holds with fence 1."""
+    """A run that has just been created: held by this process with fence 1, or queued with fence 0."""
 
     id: UUID
     thread_id: UUID
@@ -108,8 +124,14 @@ class NewRun:
     new_messages: list[dict[str, Any]]
     lease_owner: str
     lease_seconds: float
+    known_until: str = ""
+    client_agrees: bool = True
+    awaits_answer: bool = True
+    decisions: tuple[Decision, ...] = ()
+    background: bool = False
     standing_key: str | None = None
     idempotency_key: str | None = None
+    idempotency_digest: str = ""
     request_id: str = ""
     trace_id: str = ""
 
@@ -125,11 +147,12 @@ async def view_thread(database: Database, actor: Actor, public_id: str) -> Threa
         history = await turns.fetchall()
     if thread is None:
         return ThreadView(None, None, [], None)
-    thread_id, owner_id, _agent_id, state, active_run = thread
+    thread_id, owner_id, _agent_id, state, active_run, asked = thread
     if owner_id != actor.id:
         raise Problem("not_found", "There is no such thread.")
     messages = [message for (turn,) in reversed(history) for message in turn]
-    return ThreadView(thread_id, state, messages, active_run)
+    open_interrupts = [OpenInterrupt(str(key), ToolCall(**detail["call"])) for key, detail in asked or ()]
+    return ThreadView(thread_id, state, messages, active_run, open_interrupts)
 
 
 async def standing_thread(database: Database, actor: Actor, standing_key: str) -> str | None:
@@ -168,10 +191,21 @@ async def _create_run(
     statement = _FIRST_RUN if thread_id is None else _NEXT_RUN
     async with database.connection() as connection, connection.pipeline():
         await connection.execute(statement, _columns(new, run_id, known_thread_id))
+        if new.decisions:
+            await connection.execute(_DECIDE, _decided(new))
         for audit_statement, parameters in audit_unit.statements():
             await connection.execute(audit_statement, parameters)
         await connection.commit()
-    return StartedRun(run_id, known_thread_id, 1)
+    return StartedRun(run_id, known_thread_id, 0 if new.background else 1)
+
+
+def _decided(new: NewRun) -> tuple[Any, ...]:
+    return (
+        new.actor.id,
+        [decision.interrupt_id for decision in new.decisions],
+        ["resolved" if decision.approved else "cancelled" for decision in new.decisions],
+        [orjson.dumps({"approved": decision.approved}).decode() for decision in new.decisions],
+    )
 
 
 def _columns(new: NewRun, run_id: UUID, thread_id: UUID) -> dict[str, Any]:
@@ -189,10 +223,15 @@ def _columns(new: NewRun, run_id: UUID, thread_id: UUID) -> dict[str, Any]:
         "run_id": run_id,
         "run_public_id": given.run_id,
         "parent": given.parent_run_id,
-        "input": stored_input(given, new.new_messages),
+        "input": stored_input(given, new.new_messages, **_circumstances(new)),
         "idempotency_key": new.idempotency_key,
-        "lease_owner": new.lease_owner,
-        "lease_seconds": new.lease_seconds,
+        "idempotency_digest": new.idempotency_digest,
+        "background": new.background,
+        "journal_version": JOURNAL_VERSION,
+        "status": "queued" if new.background else "running",
+        "fence": 0 if new.background else 1,
+        "lease_owner": "" if new.background else new.lease_owner,
+        "lease_seconds": QUEUED_SECONDS if new.background else new.lease_seconds,
         "request_id": new.request_id,
         "trace_id": new.trace_id,
         "turn_id": uuid7(),
@@ -201,20 +240,50 @@ def _columns(new: NewRun, run_id: UUID, thread_id: UUID) -> dict[str, Any]:
     }
 
 
+def _circumstances(new: NewRun) -> dict[str, Any]:
+    """What the run's beginning has found out, so that a successor finds the same."""
+    return {
+        "knownUntil": new.known_until,
+        "clientAgrees": new.client_agrees,
+        "awaitsAnswer": new.awaits_answer,
+        "decisions": [decision.as_document() for decision in new.decisions],
+        "actor": asdict(new.actor),
+    }
+
+
 def _conflict(error: pg_errors.UniqueViolation, new: NewRun) -> Problem:
     constraint = error.diag.constraint_name or ""
     if constraint in ("one_active_run_per_thread", "thread_public_id", "turn_position"):
         return Problem("thread_busy", "A run is going on in this thread.", field="threadId")
-    if constraint in ("run_public_id", "run_idempotency_key"):
+    if constraint == "run_idempotency_key":
+        return Problem(
+            "idempotency_conflict", "Another request with this key was stored in the same moment; try again."
+        )
+    if constraint == "run_public_id":
         return Problem("run_exists", f"The run id {new.run_input.run_id!r} was already used.", field="runId")
     return Problem("unavailable", "The run could not be stored; try again.")
+
+
+async def find_by_idempotency_key(database: Database, actor: Actor, key: str, digest: str) -> RunReference | None:
+    """The caller's run that was begun with this key, if any; raises Problem when it was begun by another request."""
+    row = await database.fetch_one(
+        "SELECT run.id, run.public_id, thread.public_id, run.status, run.last_seq, run.events_expired_at IS NOT NULL, "
+        "run.idempotency_digest FROM orchestration_run AS run JOIN orchestration_thread AS thread ON thread.id = run.thread_id "
+        "WHERE run.tenant = %s AND run.owner_id = %s AND run.idempotency_key = %s",
+        (actor.tenant, actor.id, key),
+    )
+    if row is None:
+        return None
+    if row[6] != digest:
+        raise Problem("idempotency_key_reused", field="Idempotency-Key")
+    return RunReference(*row[:6])
 
 
 async def find_run(database: Database, actor: Actor, public_id: str) -> RunReference:
     """The caller's run of this public id; raises Problem `not_found`."""
     row = await database.fetch_one(
-        "SELECT run.id, run.public_id, thread.public_id, run.status, run.last_seq FROM orchestration_run AS run "
-        "JOIN orchestration_thread AS thread ON thread.id = run.thread_id "
+        "SELECT run.id, run.public_id, thread.public_id, run.status, run.last_seq, run.events_expired_at IS NOT NULL "
+        "FROM orchestration_run AS run JOIN orchestration_thread AS thread ON thread.id = run.thread_id "
         "WHERE run.tenant = %s AND run.owner_id = %s AND run.public_id = %s",
         (actor.tenant, actor.id, public_id),
     )
@@ -279,21 +348,8 @@ def title_of(messages: Sequence[dict[str, Any]]) -> str:
 async def release_leases(database: Database, held: Sequence[tuple[UUID, int]]) -> None:
     """End the leases of runs that this process gives away, so that another claims them at once."""
     await database.execute(
-        "UPDATE orchestration_run AS run SET lease_expires_at = now() FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) "
+        "UPDATE orchestration_run AS run SET lease_expires_at = now(), lease_owner = '' "
+        "FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) "
         "WHERE run.id = held.id AND run.fence = held.fence AND run.status IN ('queued', 'running')",
         ([run_id for run_id, _ in held], [fence for _, fence in held]),
     )
-
-
-async def claim_abandoned_runs(
-    database: Database, *, owner: str, lease_seconds: float, limit: int = 20
-) -> list[tuple[UUID, str, UUID, int]]:
-    """Claim runs whose lease has ended: (run id, public id, thread id, new fence) of each."""
-    rows = await database.fetch_all(
-        "UPDATE orchestration_run SET fence = fence + 1, lease_owner = %s, lease_expires_at = now() + make_interval(secs => %s) "
-        "WHERE id IN (SELECT id FROM orchestration_run WHERE status IN ('queued', 'running') AND lease_expires_at < now() "
-        "AND journal_version <= 1 ORDER BY lease_expires_at LIMIT %s FOR UPDATE SKIP LOCKED) "
-        "RETURNING id, public_id, thread_id, fence",
-        (owner, lease_seconds, limit),
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]

@@ -65,6 +65,10 @@ class RunFollower:
                         "stream_interrupted", "This connection ends; the run goes on. Resume with the last event's id."
                     )
                     return
+                if self._subscription.log_end is not None:
+                    async for piece in self._to_the_end(self._subscription.log_end):
+                        yield piece
+                    return
                 if self._subscription.take_heartbeat() or self._greets:
                     self._greets = False
                     yield HEARTBEAT
@@ -88,6 +92,13 @@ class RunFollower:
                     yield piece
             self._live.note_cursor(self._run_id, self._cursor)
         self._read_log = False
+
+    async def _to_the_end(self, log_end: int) -> AsyncIterator[bytes]:
+        """The run's row says that it has ended with event `log_end`: what the log still holds, or that it lacks something."""
+        async for piece in self._from_log():
+            yield piece
+        if not self.has_ended() and self._cursor < log_end:
+            yield self._dialect.error_frame("stream_interrupted", "The events of this run are no longer kept.")
 
     def _from_queue(self) -> bytes:
         chunks, dropped = self._subscription.take()
