@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import sync_to_async
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 
 from agentbackend import readiness
@@ -27,6 +27,7 @@ from agentbackend.metrics import register_refresher
 from agentbackend.schema import pending_migrations
 from agentbackend.telemetry import instrument_client, shutdown_telemetry
 from audit import sign_ins
+from orchestration.doorbell import Doorbell, SharedLayer
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
@@ -44,7 +45,8 @@ class Service:
     def __init__(self) -> None:
         self.database = database
         self.writer = GroupWriter(database, gap=settings.WRITER_GROUP_GAP_MS / 1000)
-        self.engine = Engine(database, self.writer, _engine_config())
+        self.doorbell = Doorbell(_shared_layer())
+        self.engine = Engine(database, self.writer, _engine_config(), self.doorbell)
         self.recorder = GatewayRecorder(self.writer)
         allowed = [*settings.OUTBOUND_ALLOWED_HOSTS, *key_set_host(settings.SUPABASE_URL)]
         policy = OutboundPolicy(
@@ -71,6 +73,7 @@ class Service:
         self.writer.start()
         self._model_port = open_model_port(_model_config(), prepare=instrument_client)
         self.engine.start(self._model_port)
+        self.doorbell.start()
         loop = asyncio.get_running_loop()
         self._loops = [
             loop.create_task(self.recorder.refusals.run(), name="refusals"),
@@ -90,6 +93,7 @@ class Service:
         """Drain: refuse new runs, let those going on finish or give them away, then close everything."""
         self.is_draining = True
         await self.engine.stop(settings.SHUTDOWN_GRACE_SECONDS)
+        await self.doorbell.stop()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -182,6 +186,12 @@ def _model_config() -> ModelConfig:
         proxy=settings.OUTBOUND_PROXY,
         ca_file=settings.OUTBOUND_CA_FILE,
     )
+
+
+def _shared_layer() -> SharedLayer | None:
+    """The channel layer when other processes have it too; the one in memory reaches nobody."""
+    layer = get_channel_layer()
+    return None if isinstance(layer, InMemoryChannelLayer) else layer
 
 
 class _ChannelLayerCheck:

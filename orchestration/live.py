@@ -177,7 +177,7 @@ class LiveRuns:
         self, database: Database, doorbell: Doorbell | None = None, *, poll_seconds: float = POLL_SECONDS
     ) -> None:
         self.interrupted = False
-        self.on_cancel: Callable[[UUID], None] = _ignore
+        self.on_cancel: Callable[[UUID], object] = _ignore
         """Called with each run of this process whose cancellation was asked for, perhaps again and again."""
         self._database = database
         self._poll_seconds = poll_seconds
