@@ -42,12 +42,14 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "MAX_CONCURRENT_RUNS": (int, 500),
     "MAX_RUN_BYTES": (int, 4 * 1024 * 1024),
     "MAX_RUN_SECONDS": (int, 900),
+    "MAX_RUN_CRASHES": (int, 5),
     "RUN_LEASE_SECONDS": (float, 12.0),
     "RUN_HEARTBEAT_SECONDS": (float, 3.0),
     "WRITER_GROUP_GAP_MS": (float, 8.0),
     "STREAM_HEARTBEAT_SECONDS": (float, 15.0),
     "SHUTDOWN_GRACE_SECONDS": (float, 20.0),
     # tools
+    "TOOL_MODULES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
@@ -155,6 +157,7 @@ MAX_ITERATIONS_PER_TURN: int = max(1, _read("MAX_ITERATIONS_PER_TURN"))
 MAX_CONCURRENT_RUNS: int = max(1, _read("MAX_CONCURRENT_RUNS"))
 MAX_RUN_BYTES: int = _read("MAX_RUN_BYTES")
 MAX_RUN_SECONDS: int = _read("MAX_RUN_SECONDS")
+MAX_RUN_CRASHES: int = _read("MAX_RUN_CRASHES")
 RUN_LEASE_SECONDS: float = _read("RUN_LEASE_SECONDS")
 RUN_HEARTBEAT_SECONDS: float = _read("RUN_HEARTBEAT_SECONDS")
 WRITER_GROUP_GAP_MS: float = _read("WRITER_GROUP_GAP_MS")
@@ -165,6 +168,7 @@ if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
 
 # --- tools
 TOOL_CREDENTIALS_FROM_ENVIRONMENT = _env.ENVIRON
+TOOL_MODULES: list[str] = _list("TOOL_MODULES")
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
 OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")

@@ -1,10 +1,11 @@
 """Django's description of this app."""
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import import_string
 
-from tools.python_functions import discover_functions
+from tools.python_functions import discover_functions, import_functions
 
 
 class ToolsConfig(AppConfig):
@@ -16,5 +17,6 @@ class ToolsConfig(AppConfig):
     def ready(self) -> None:
         """Let the functions register themselves, and bring them into the registry after each `migrate`."""
         discover_functions()
+        import_functions(settings.TOOL_MODULES)
         # by name: it needs the models, which this module is too early for
         post_migrate.connect(import_string("tools.seed.seed_after_migrate"), sender=self, dispatch_uid="tools.seed")

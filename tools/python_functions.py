@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from django.core.exceptions import ImproperlyConfigured
+
 from tools.calls import SideEffects
 from tools.schemas import check_schema
 
@@ -135,6 +137,15 @@ def discover_functions(package: str = BUILT_IN) -> None:
     found = importlib.import_module(package)
     for module in pkgutil.iter_modules(found.__path__, f"{package}."):
         importlib.import_module(module.name)
+
+
+def import_functions(modules: Sequence[str]) -> None:
+    """Import an operator's own modules (TOOL_MODULES); raises ImproperlyConfigured when one cannot be imported."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ImproperlyConfigured(f"TOOL_MODULES: the module {name!r} cannot be imported: {error}.") from error
 
 
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:

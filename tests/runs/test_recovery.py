@@ -1,0 +1,260 @@
+"""Runs go on when their process does not: real processes, killed for real, on one PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running_service import ROOT, Caller, Frame, RunningService, ServiceFactory, run_input
+from tests.runs.effect_tools import ROLE
+from tests.runs.support import Reader, Stored, assert_well_formed, events, eventually, following, text, types
+from tests.runs.upstream import Upstream
+
+QUICK = {"RUN_LEASE_SECONDS": "3", "RUN_HEARTBEAT_SECONDS": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    server = Upstream()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def tools_of_the_tests(migrated_database: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The settings of services that have the tools with effects; brings them into the registry."""
+    settings = {"TOOL_MODULES": "tests.runs.effect_tools", "EFFECTS_FOLDER": str(tmp_path_factory.mktemp("effects"))}
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=ROOT, env={**environ, **settings}, check=True
+    )
+    return settings
+
+
+@pytest.fixture(scope="module")
+def calling(tools_of_the_tests: dict[str, str], upstream: Upstream) -> dict[str, str]:
+    """Services that do as the tests' own model says."""
+    return {**tools_of_the_tests, **QUICK, "OPENAI_BASE_URL": upstream.url, "OPENAI_MODEL": "upstream"}
+
+
+@pytest.fixture(scope="module")
+def successor(service_factory: ServiceFactory, calling: dict[str, str]) -> RunningService:
+    """The process that outlives the others."""
+    return service_factory.start(**calling)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a caller's tools have done, and the gate that lets them end."""
+
+    folder: Path
+
+    def seen(self) -> list[str]:
+        file = self.folder / "effects"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def go_on(self) -> None:
+        (self.folder / "go-on").touch()
+
+
+@pytest.fixture
+def tester() -> Caller:
+    return Caller(role=ROLE)
+
+
+@pytest.fixture
+def effects(tools_of_the_tests: dict[str, str], tester: Caller) -> Effects:
+    folder = Path(tools_of_the_tests["EFFECTS_FOLDER"]) / tester.id
+    folder.mkdir()
+    return Effects(folder)
+
+
+def killed_in_a_call(
+    owner: RunningService, successor: RunningService, caller: Caller, effects: Effects, kind: str
+) -> tuple[dict[str, Any], list[Frame]]:
+    """Kill the owner while the tool is at work; returns the wish and the whole run as a reader who reconnects sees it."""
+    wish = run_input(f"call {kind}_effect_tool")
+    with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        reader = Reader(frames)
+        eventually(effects.seen, "the tool is at work")
+        owner.stop(signal.SIGKILL)
+        with pytest.raises(Exception):  # noqa: B017,PT011 - however the client's library says that the connection is cut
+            reader.whole()
+    effects.go_on()
+    seen = reader.frames
+    with following(successor, caller, wish["runId"], after=seen[-1].number) as rest:
+        return wish, [*seen, *rest]
+
+
+@pytest.mark.parametrize("kind", ["idempotent", "keyed"])
+def test_a_call_that_may_be_repeated_is_repeated_under_its_key(
+    service_factory: ServiceFactory,
+    calling: dict[str, str],
+    successor: RunningService,
+    upstream: Upstream,
+    stored: Stored,
+    tester: Caller,
+    effects: Effects,
+    kind: str,
+) -> None:
+    upstream.requests.clear()
+    wish, seen = killed_in_a_call(service_factory.start(**calling), successor, tester, effects, kind)
+    assert_well_formed(seen, wish["runId"])
+    assert seen[-1].event["outcome"] == {"type": "success"}
+    first, second = effects.seen()
+    assert first == second, "the same call has the same idempotency key"
+    assert len(upstream.requests) == 2, "the model turn that was completed is not repeated"
+    assert len(events(seen, "TOOL_CALL_START")) == len(events(seen, "TOOL_CALL_RESULT")) == 1
+    [recovered] = events(seen, "CUSTOM")
+    assert recovered["name"] == "run_recovered"
+    assert recovered["value"] == {"attempt": 2, "discarded": []}
+    assert stored.values(
+        "SELECT s.status FROM orchestration_step s JOIN orchestration_run r ON r.id = s.run_id WHERE r.public_id = %s "
+        "ORDER BY number",
+        wish["runId"],
+    ) == ["finished", "interrupted", "finished", "finished"]
+    assert "run.recovered" in stored.audit(wish["runId"])
+
+
+def test_an_unsafe_call_becomes_a_question_and_is_made_again_when_the_user_says_so(
+    service_factory: ServiceFactory,
+    calling: dict[str, str],
+    successor: RunningService,
+    stored: Stored,
+    tester: Caller,
+    effects: Effects,
+) -> None:
+    wish, seen = killed_in_a_call(service_factory.start(**calling), successor, tester, effects, "unsafe")
+    assert_well_formed(seen, wish["runId"])
+    assert len(effects.seen()) == 1, "it is not repeated unasked"
+    [interrupt] = seen[-1].event["outcome"]["interrupts"]
+    [call] = events(seen, "TOOL_CALL_START")
+    assert (interrupt["reason"], interrupt["toolCallId"]) == ("tool_call", call["toolCallId"])
+    assert stored.run(wish["runId"])["status"] == "interrupted"
+    answer = {"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}
+    again = run_input("", threadId=wish["threadId"], messages=[], resume=[answer])
+    rest = successor.stream(tester, "POST", "/ag-ui/events", json=again)
+    assert_well_formed(rest, again["runId"])
+    assert len(effects.seen()) == 2
+    [result] = events(rest, "TOOL_CALL_RESULT")
+    assert (result["toolCallId"], result["content"]) == (call["toolCallId"], '{"done":"unsafe_effect_tool"}')
+    assert events(rest, "TOOL_CALL_START") == []
+    assert rest[-1].event["outcome"] == {"type": "success"}
+    refused = successor.client(tester).post("/ag-ui/events", json={**again, "runId": "another"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "resume"), "a question is answered once"
+
+
+@pytest.mark.parametrize("answered", ["cancelled", "declined", "passed over"])
+def test_an_unsafe_call_that_is_not_to_be_repeated_is_told_to_the_model(
+    service_factory: ServiceFactory,
+    calling: dict[str, str],
+    successor: RunningService,
+    tester: Caller,
+    effects: Effects,
+    answered: str,
+) -> None:
+    wish, seen = killed_in_a_call(service_factory.start(**calling), successor, tester, effects, "unsafe")
+    [interrupt] = seen[-1].event["outcome"]["interrupts"]
+    resume = {
+        "cancelled": [{"interruptId": interrupt["id"], "status": "cancelled"}],
+        "declined": [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": False}}],
+        "passed over": [],
+    }[answered]
+    rest = successor.post_run(tester, "And now?", threadId=wish["threadId"], resume=resume)
+    assert len(effects.seen()) == 1
+    [result] = events(rest, "TOOL_CALL_RESULT")
+    assert "not known whether it took effect" in result["content"]
+    assert text(rest) == "I was told: And now?"
+
+
+def test_a_model_turn_that_was_cut_off_is_done_again_and_what_it_had_said_is_void(
+    service_factory: ServiceFactory, stored: Stored
+) -> None:
+    successor = service_factory.start(**QUICK)
+    owner = service_factory.start(**QUICK)
+    caller, wish = Caller(), run_input("demo: slow 120")
+    with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        seen = [next(frames) for _ in range(6)]
+        with following(successor, caller, wish["runId"]) as followed:
+            watched = [next(followed)]
+            reader = Reader(followed)
+            owner.stop(signal.SIGKILL)
+            watched += reader.whole(30)
+    assert_well_formed(watched, wish["runId"])
+    assert [frame.id for frame in watched[:6]] == [frame.id for frame in seen]
+    first, second = events(watched, "TEXT_MESSAGE_START")
+    [recovered] = events(watched, "CUSTOM")
+    assert recovered["value"] == {"attempt": 2, "discarded": [first["messageId"]]}
+    [snapshot] = events(watched, "MESSAGES_SNAPSHOT")
+    assert [message["role"] for message in snapshot["messages"]] == ["user"]
+    kept = [event for event in events(watched, "TEXT_MESSAGE_CONTENT") if event["messageId"] == second["messageId"]]
+    answer = "".join(event["delta"] for event in kept)
+    [stored_answer] = stored.values(
+        "SELECT agent_response FROM conversation_turns c JOIN orchestration_run r ON r.id = c.run_id WHERE r.public_id = %s",
+        wish["runId"],
+    )
+    assert answer == stored_answer
+    assert watched[-1].event["type"] == "RUN_FINISHED"
+    envelope = successor.stream(caller, "GET", f"/ag-ui/runs/{wish['runId']}/events?protocol=envelope")
+    assert [(f.event["event_type"], f.event["message"]) for f in envelope] == [("AGENT_RESPONSE", answer)]
+    again = successor.post_run(caller, "hello", threadId=wish["threadId"])
+    assert types(again)[-1] == "RUN_FINISHED"
+
+
+def test_a_process_that_only_slept_writes_nothing_more(service_factory: ServiceFactory, stored: Stored) -> None:
+    witness = service_factory.start(**QUICK)
+    sleeper = service_factory.start(**QUICK)
+    caller, wish = Caller(), run_input("demo: slow 200")
+    with sleeper.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        seen = [next(frames) for _ in range(4)]
+        sleeper.process.send_signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: stored.run(wish["runId"])["status"] == "finished", "another process has ended the run")
+            whole = stored.log(wish["runId"])
+        finally:
+            sleeper.process.send_signal(signal.SIGCONT)
+        seen += list(frames)
+    assert_well_formed(seen, wish["runId"])
+    assert stored.log(wish["runId"]) == whole
+    assert stored.run(wish["runId"])["fence"] == 2
+    assert sleeper.stop() == 0
+    assert witness.process.poll() is None
+
+
+def test_a_run_that_loses_process_after_process_is_given_up(service_factory: ServiceFactory, stored: Stored) -> None:
+    settings = {**QUICK, "MAX_RUN_CRASHES": "0"}
+    owner = service_factory.start(**settings)
+    service_factory.start(**settings)
+    caller, wish = Caller(), run_input("demo: slow 1000")
+    with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        next(frames)
+        owner.stop(signal.SIGKILL)
+    eventually(lambda: stored.run(wish["runId"])["status"] == "failed", "the run is ended")
+    assert stored.run(wish["runId"])["error_code"] == "run_abandoned"
+
+
+def test_a_cancelled_run_is_cancelled_wherever_it_wakes_up(
+    service_factory: ServiceFactory, successor: RunningService, calling: dict[str, str], tester: Caller, effects: Effects,
+    stored: Stored,
+) -> None:  # fmt: skip
+    owner = service_factory.start(**calling)
+    wish = run_input("call idempotent_effect_tool")
+    with owner.open_stream(tester, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        next(frames)
+        eventually(effects.seen, "the tool is at work")
+        owner.stop(signal.SIGKILL)
+    answer = successor.client(tester).post(f"/ag-ui/runs/{wish['runId']}/cancel")
+    assert answer.status_code == 202
+    with following(successor, tester, wish["runId"]) as followed:
+        seen = list(followed)
+    assert_well_formed(seen, wish["runId"])
+    assert seen[-1].event["outcome"] == {"type": "cancelled"}
+    assert len(effects.seen()) == 1
+    assert stored.run(wish["runId"])["status"] == "cancelled"
