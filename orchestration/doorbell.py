@@ -58,18 +58,29 @@ class Doorbell:
         self._layer = layer
         self._gap_seconds = gap_seconds
         self._name = uuid7().hex
-        self._watched_elsewhere: dict[UUID, float] = {}
+        self._believed_until: dict[UUID, float] = {}
         self._committed: dict[UUID, int] = {}
         self._watched: set[UUID] = set()
         self._cancelled: set[UUID] = set()
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_down = False
+        self._heard_unreadable = False
 
     @property
     def is_shared(self) -> bool:
         """Whether other processes can be told anything."""
         return self._layer is not None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the layer took nothing the last time."""
+        return self._is_down
+
+    @property
+    def watched_elsewhere(self) -> set[UUID]:
+        """The runs that readers in other processes watch, as far as it was heard."""
+        return set(self._believed_until)
 
     def start(self) -> None:
         """Begin to listen and to send; call inside the event loop."""
@@ -96,7 +107,7 @@ class Doorbell:
 
     def ring(self, run_id: UUID, seq: int) -> None:
         """The run's events up to `seq` are committed. Heard where somebody watches."""
-        if run_id in self._watched_elsewhere:
+        if run_id in self._believed_until:
             self._committed[run_id] = seq
             self._due.set()
 
@@ -129,7 +140,7 @@ class Doorbell:
         message = self._take()
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await layer.group_send(GROUP, message)
+                await _send_twice(layer, message)
         except Exception as error:  # whatever the layer's backend raises: a bell that fails disturbs nobody
             self._note_down(error)
             return False
@@ -171,7 +182,7 @@ class Doorbell:
 
     def _forget_old_watches(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._watched_elsewhere = {run_id: until for run_id, until in self._watched_elsewhere.items() if until > now}
+        self._believed_until = {run_id: until for run_id, until in self._believed_until.items() if until > now}
 
     # --- listening
 
@@ -201,7 +212,7 @@ class Doorbell:
             watched = [UUID(bytes=run_id) for run_id in message["watched"]]
             cancelled = [UUID(bytes=run_id) for run_id in message["cancelled"]]
         except (KeyError, TypeError, ValueError):
-            logger.warning("a message of another process cannot be read; it may be of another version")
+            self._note_unreadable()
             return
         self._note_watched(watched)
         if committed:
@@ -209,10 +220,24 @@ class Doorbell:
         if cancelled:
             self.on_cancelled(cancelled)
 
+    def _note_unreadable(self) -> None:
+        if not self._heard_unreadable:
+            self._heard_unreadable = True
+            logger.warning("a doorbell of another process cannot be read; it may be of another version")
+
     def _note_watched(self, run_ids: Iterable[UUID]) -> None:
         until = asyncio.get_running_loop().time() + WATCHED_SECONDS
         for run_id in run_ids:
-            self._watched_elsewhere[run_id] = until
+            self._believed_until[run_id] = until
+
+
+async def _send_twice(layer: SharedLayer, message: dict[str, Any]) -> None:
+    """Send; once more when that fails, because a connection that idled over a restart of the backend fails once."""
+    try:
+        await layer.group_send(GROUP, message)
+    except Exception as error:
+        logger.debug("a doorbell is rung again", extra={"reason": type(error).__name__})
+        await layer.group_send(GROUP, message)
 
 
 def _ignore(_: object) -> None:
