@@ -18,7 +18,7 @@ async def _take_effect(invocation: ToolInvocation) -> dict[str, Any]:
     folder = Path(os.environ["EFFECTS_FOLDER"]) / invocation.actor.id
     with (folder / "effects").open("a") as effects:
         effects.write(f"{invocation.tool} {invocation.idempotency_key}\n")
-    while not (folder / "go-on").exists():
+    while not (folder / "go-on").exists():  # noqa: ASYNC110 - another process makes the file
         await asyncio.sleep(0.02)
     return {"done": invocation.tool}
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os import environ
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running_service import ROOT, Caller, Frame, RunningService, ServiceFactory, run_input
+from agentbackend.embedded_postgres.cluster import Cluster
+from tests.running_service import Caller, Frame, RunningService, run_input
 from tests.runs.effect_tools import ROLE
 from tests.runs.support import Reader, Stored, assert_well_formed, events, eventually, following, text, types
 from tests.runs.upstream import Upstream
-
-QUICK = {"RUN_LEASE_SECONDS": "3", "RUN_HEARTBEAT_SECONDS": "0.5"}
+from tests.separate_database import SeparateDatabase, separate_database
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +26,32 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def tools_of_the_tests(migrated_database: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The settings of services that have the tools with effects; brings them into the registry."""
-    settings = {"TOOL_MODULES": "tests.runs.effect_tools", "EFFECTS_FOLDER": str(tmp_path_factory.mktemp("effects"))}
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=ROOT, env={**environ, **settings}, check=True
-    )
-    return settings
+def services(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
+) -> Iterator[SeparateDatabase]:
+    """Services that have the tools with effects and do as the tests' own model says."""
+    settings = {
+        "TOOL_MODULES": "tests.runs.effect_tools",
+        "EFFECTS_FOLDER": str(tmp_path_factory.mktemp("effects")),
+        "RUN_LEASE_SECONDS": "3",
+        "RUN_HEARTBEAT_SECONDS": "0.5",
+        "OPENAI_BASE_URL": upstream.url,
+        "OPENAI_MODEL": "upstream",
+    }
+    with separate_database(cluster, tmp_path_factory.mktemp("services"), **settings) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def calling(tools_of_the_tests: dict[str, str], upstream: Upstream) -> dict[str, str]:
-    """Services that do as the tests' own model says."""
-    return {**tools_of_the_tests, **QUICK, "OPENAI_BASE_URL": upstream.url, "OPENAI_MODEL": "upstream"}
-
-
-@pytest.fixture(scope="module")
-def successor(service_factory: ServiceFactory, calling: dict[str, str]) -> RunningService:
+def successor(services: SeparateDatabase) -> RunningService:
     """The process that outlives the others."""
-    return service_factory.start(**calling)
+    return services.start()
+
+
+@pytest.fixture
+def stored(services: SeparateDatabase) -> Stored:
+    """What these services' database holds."""
+    return Stored(services.connection)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ def tester() -> Caller:
 
 
 @pytest.fixture
-def effects(tools_of_the_tests: dict[str, str], tester: Caller) -> Effects:
-    folder = Path(tools_of_the_tests["EFFECTS_FOLDER"]) / tester.id
+def effects(services: SeparateDatabase, tester: Caller) -> Effects:
+    folder = Path(services.settings["EFFECTS_FOLDER"]) / tester.id
     folder.mkdir()
     return Effects(folder)
 
@@ -85,7 +89,7 @@ def killed_in_a_call(
         reader = Reader(frames)
         eventually(effects.seen, "the tool is at work")
         owner.stop(signal.SIGKILL)
-        with pytest.raises(Exception):  # noqa: B017,PT011 - however the client's library says that the connection is cut
+        with pytest.raises(Exception):  # noqa: B017 - however the client's library says that the connection is cut
             reader.whole()
     effects.go_on()
     seen = reader.frames
@@ -95,8 +99,7 @@ def killed_in_a_call(
 
 @pytest.mark.parametrize("kind", ["idempotent", "keyed"])
 def test_a_call_that_may_be_repeated_is_repeated_under_its_key(
-    service_factory: ServiceFactory,
-    calling: dict[str, str],
+    services: SeparateDatabase,
     successor: RunningService,
     upstream: Upstream,
     stored: Stored,
@@ -105,7 +108,7 @@ def test_a_call_that_may_be_repeated_is_repeated_under_its_key(
     kind: str,
 ) -> None:
     upstream.requests.clear()
-    wish, seen = killed_in_a_call(service_factory.start(**calling), successor, tester, effects, kind)
+    wish, seen = killed_in_a_call(services.start(), successor, tester, effects, kind)
     assert_well_formed(seen, wish["runId"])
     assert seen[-1].event["outcome"] == {"type": "success"}
     first, second = effects.seen()
@@ -124,14 +127,13 @@ def test_a_call_that_may_be_repeated_is_repeated_under_its_key(
 
 
 def test_an_unsafe_call_becomes_a_question_and_is_made_again_when_the_user_says_so(
-    service_factory: ServiceFactory,
-    calling: dict[str, str],
+    services: SeparateDatabase,
     successor: RunningService,
     stored: Stored,
     tester: Caller,
     effects: Effects,
 ) -> None:
-    wish, seen = killed_in_a_call(service_factory.start(**calling), successor, tester, effects, "unsafe")
+    wish, seen = killed_in_a_call(services.start(), successor, tester, effects, "unsafe")
     assert_well_formed(seen, wish["runId"])
     assert len(effects.seen()) == 1, "it is not repeated unasked"
     [interrupt] = seen[-1].event["outcome"]["interrupts"]
@@ -153,14 +155,13 @@ def test_an_unsafe_call_becomes_a_question_and_is_made_again_when_the_user_says_
 
 @pytest.mark.parametrize("answered", ["cancelled", "declined", "passed over"])
 def test_an_unsafe_call_that_is_not_to_be_repeated_is_told_to_the_model(
-    service_factory: ServiceFactory,
-    calling: dict[str, str],
+    services: SeparateDatabase,
     successor: RunningService,
     tester: Caller,
     effects: Effects,
     answered: str,
 ) -> None:
-    wish, seen = killed_in_a_call(service_factory.start(**calling), successor, tester, effects, "unsafe")
+    wish, seen = killed_in_a_call(services.start(), successor, tester, effects, "unsafe")
     [interrupt] = seen[-1].event["outcome"]["interrupts"]
     resume = {
         "cancelled": [{"interruptId": interrupt["id"], "status": "cancelled"}],
@@ -175,11 +176,10 @@ def test_an_unsafe_call_that_is_not_to_be_repeated_is_told_to_the_model(
 
 
 def test_a_model_turn_that_was_cut_off_is_done_again_and_what_it_had_said_is_void(
-    service_factory: ServiceFactory, stored: Stored
+    services: SeparateDatabase, successor: RunningService, stored: Stored
 ) -> None:
-    successor = service_factory.start(**QUICK)
-    owner = service_factory.start(**QUICK)
-    caller, wish = Caller(), run_input("demo: slow 120")
+    owner = services.start()
+    caller, wish = Caller(), run_input("say it slowly")
     with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
         seen = [next(frames) for _ in range(6)]
         with following(successor, caller, wish["runId"]) as followed:
@@ -208,10 +208,11 @@ def test_a_model_turn_that_was_cut_off_is_done_again_and_what_it_had_said_is_voi
     assert types(again)[-1] == "RUN_FINISHED"
 
 
-def test_a_process_that_only_slept_writes_nothing_more(service_factory: ServiceFactory, stored: Stored) -> None:
-    witness = service_factory.start(**QUICK)
-    sleeper = service_factory.start(**QUICK)
-    caller, wish = Caller(), run_input("demo: slow 200")
+def test_a_process_that_only_slept_writes_nothing_more(
+    services: SeparateDatabase, successor: RunningService, stored: Stored
+) -> None:
+    sleeper = services.start()
+    caller, wish = Caller(), run_input("say it slowly")
     with sleeper.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
         seen = [next(frames) for _ in range(4)]
         sleeper.process.send_signal(signal.SIGSTOP)
@@ -225,26 +226,29 @@ def test_a_process_that_only_slept_writes_nothing_more(service_factory: ServiceF
     assert stored.log(wish["runId"]) == whole
     assert stored.run(wish["runId"])["fence"] == 2
     assert sleeper.stop() == 0
-    assert witness.process.poll() is None
+    assert successor.process.poll() is None
 
 
-def test_a_run_that_loses_process_after_process_is_given_up(service_factory: ServiceFactory, stored: Stored) -> None:
-    settings = {**QUICK, "MAX_RUN_CRASHES": "0"}
-    owner = service_factory.start(**settings)
-    service_factory.start(**settings)
-    caller, wish = Caller(), run_input("demo: slow 1000")
+def test_a_run_that_loses_process_after_process_is_given_up(
+    services: SeparateDatabase, successor: RunningService, stored: Stored
+) -> None:
+    owner = services.start()
+    caller, wish = Caller(), run_input("say it slowly")
     with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
-        next(frames)
+        seen = [next(frames) for _ in range(4)]
+        services.connection.execute("UPDATE orchestration_run SET crashes = 5 WHERE public_id = %s", (wish["runId"],))
         owner.stop(signal.SIGKILL)
-    eventually(lambda: stored.run(wish["runId"])["status"] == "failed", "the run is ended")
-    assert stored.run(wish["runId"])["error_code"] == "run_abandoned"
+    with following(successor, caller, wish["runId"], after=4) as rest:
+        seen += list(rest)
+    assert_well_formed(seen, wish["runId"])
+    assert seen[-1].event["code"] == "run_abandoned"
+    assert stored.run(wish["runId"])["status"] == "failed"
 
 
 def test_a_cancelled_run_is_cancelled_wherever_it_wakes_up(
-    service_factory: ServiceFactory, successor: RunningService, calling: dict[str, str], tester: Caller, effects: Effects,
-    stored: Stored,
-) -> None:  # fmt: skip
-    owner = service_factory.start(**calling)
+    services: SeparateDatabase, successor: RunningService, tester: Caller, effects: Effects, stored: Stored
+) -> None:
+    owner = services.start()
     wish = run_input("call idempotent_effect_tool")
     with owner.open_stream(tester, "POST", "/ag-ui/events", json=wish) as (_, frames):
         next(frames)

@@ -62,7 +62,13 @@ class Upstream:
             while not self._stopping.wait(0.02):
                 send({"content": "and so on "})
             return
-        if last["role"] == "user" and "call " in last["content"]:
+        if last["role"] == "user" and "slowly" in last["content"]:
+            for word in range(100):
+                send({"content": f"{word} "})
+                if self._stopping.wait(0.03):
+                    return
+            send({}, "stop")
+        elif last["role"] == "user" and "call " in last["content"]:
             name = last["content"].split()[1]
             function = {"name": name, "arguments": "{}"}
             send({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
