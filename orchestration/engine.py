@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("orchestration")
 
 SWEEP_SECONDS = 3.0
+_GIVE_AWAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +146,26 @@ class Engine:
         for holding in list(self._held.values()):
             self._stop_run(holding, RunReleasedError("the process shuts down"))
         await asyncio.gather(*(h.task for h in self._held.values() if h.task is not None), return_exceptions=True)
+        await self._give_away(remaining)
         self.live.interrupt()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        if remaining and self.database.is_open:
-            # A barrier: what these runs wrote is committed before another process may claim them.
-            await self._writer.commit(Unit())
-            await release_leases(self.database, remaining)
-            await self._dispatch([run_id for run_id, _ in remaining])
+
+    async def _give_away(self, left: Sequence[tuple[UUID, int]]) -> None:
+        """End the leases of (run id, fence) and queue the runs; without a database they are claimed when their leases end."""
+        if not left or not self.database.is_open:
+            return
+        try:
+            async with asyncio.timeout(_GIVE_AWAY_SECONDS):
+                # A barrier: what these runs wrote is committed before another process may claim them.
+                await self._writer.commit(Unit())
+                await release_leases(self.database, left)
+                await self._dispatch([run_id for run_id, _ in left])
+        except (DatabaseError, OSError, TimeoutError, WriterStoppedError):
+            logger.warning(
+                "runs could not be handed over; they are claimed when their leases end", extra={"runs": len(left)}
+            )
 
     @property
     def active_runs(self) -> int:
@@ -206,7 +218,7 @@ class Engine:
             raise
         if request.background:
             span.end()
-            await self._dispatch([started.id], background=True)
+            await self._queue(started.id)
             return RunReference(started.id, given.run_id, given.thread_id, "queued", 0)
         task = RunTask(
             id=started.id,
@@ -351,6 +363,13 @@ class Engine:
             decisions=claim.decisions,
             resume=left.point,
         )
+
+    async def _queue(self, run_id: UUID) -> None:
+        """Have a run done by a worker; without a queue, here."""
+        if self.dispatcher is None:
+            await self.adopt(run_id, wait=False)
+        else:
+            await self._dispatch([run_id], background=True)
 
     async def _dispatch(self, run_ids: Sequence[UUID], *, background: bool = False) -> None:
         """Put runs into the queue. What cannot be queued now is found by a sweep, here or elsewhere."""

@@ -129,6 +129,10 @@ class RunningService:
         """The end of the service's log."""
         return self.log.read_text(errors="replace")[-characters:]
 
+    def ended(self) -> int:
+        """Wait for the end of a process that was told to stop; returns the exit code."""
+        return self.process.wait(STOP_SECONDS)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit code."""
         if self.process.poll() is None:
@@ -148,10 +152,10 @@ class ServiceFactory:
         self._folder = folder
         self._started: list[RunningService] = []
 
-    def start(self, *, wait: bool = True, **environment: str) -> RunningService:
-        """Start a service with these settings over the tests' own."""
-        port = free_port()
-        log = self._folder / f"service-{port}.log"
+    def start(self, *, wait: bool = True, port: int = 0, **environment: str) -> RunningService:
+        """Start a service with these settings over the tests' own; on a free port, or where another one was."""
+        port = port or free_port()
+        log = self._folder / f"service-{port}-{len(self._started)}.log"
         defaults = {"PORT": str(port), "MIGRATE_ON_START": "0", "SHUTDOWN_GRACE_SECONDS": "5"}
         with log.open("wb") as output:
             process = subprocess.Popen(
