@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("orchestration")
 
 SWEEP_SECONDS = 3.0
+_LATE_SECONDS = 1.0
 _GIVE_AWAY_SECONDS = 5.0
 
 
@@ -462,13 +463,17 @@ class Engine:
                 self._stop_run(holding, RunCancelledError("cancelled by request"))
 
     async def _sweep(self) -> None:
-        """Look for runs whose owner is gone. After a failure of the database their owners get a lease's time to come back."""
+        """Look for runs whose owner is gone. When the database was away their owners get a lease's time to come back."""
         delay = self.config.lease_seconds
         while True:
+            asked_at = time.monotonic()
             await asyncio.sleep(delay)
             try:
-                await self.sweep_abandoned()
-                delay = SWEEP_SECONDS
+                await self.database.fetch_one("SELECT 1")  # while the database is away this waits, and then answers
+                was_away = time.monotonic() - asked_at > delay + _LATE_SECONDS
+                if not was_away:
+                    await self.sweep_abandoned()
+                delay = self.config.lease_seconds if was_away else SWEEP_SECONDS
             except (DatabaseError, OSError, TimeoutError):
                 logger.warning("could not look for abandoned runs")
                 delay = self.config.lease_seconds

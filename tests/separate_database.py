@@ -57,7 +57,7 @@ def separate_database(cluster: Cluster, folder: Path, **settings: str) -> Iterat
                     "DATABASE_OWNER_URL": f"postgresql://{OWNER}@/{name}?host={quote(host, safe='')}",
                 }
                 made = SeparateDatabase(folder, connection, {**urls, **settings})
-                _migrate(made.environment())
+                migrate(made.environment())
                 try:
                     yield made
                 finally:
@@ -66,7 +66,8 @@ def separate_database(cluster: Cluster, folder: Path, **settings: str) -> Iterat
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _migrate(environment: dict[str, str]) -> None:
+def migrate(environment: dict[str, str]) -> None:
+    """Bring a database up to date."""
     command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
