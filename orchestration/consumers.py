@@ -288,7 +288,7 @@ class RunConsumer(AsyncConsumer):
 class EventsConsumer(RunConsumer):
     """`/ag-ui/events`: a run on one line (GET), or from a RunAgentInput (POST)."""
 
-    methods = ("GET", "POST")
+    methods: ClassVar[tuple[str, ...]] = ("GET", "POST")
 
     async def answer(self, request: _Request) -> None:
         """Begin a run, or resume the one that Last-Event-ID names."""

@@ -24,11 +24,18 @@ def agui_router(engine: Engine) -> URLRouter:
     )
 
 
+class PostedEventsConsumer(EventsConsumer):
+    """No run begins by GET here: a link elsewhere would be enough to make a browser send its session with it."""
+
+    methods = ("POST",)
+
+
 def playground_router(engine: Engine) -> URLRouter:
-    """What the playground posts to with a console session instead of gateway headers."""
+    """What the playground asks with a console session instead of gateway headers."""
     return URLRouter(
         [
-            re_path(r"^playground/events$", EventsConsumer.as_asgi(engine=engine)),
+            re_path(r"^playground/events$", PostedEventsConsumer.as_asgi(engine=engine)),
+            re_path(rf"^playground/{_RUN}/events$", RunEventsConsumer.as_asgi(engine=engine)),
             re_path(rf"^playground/{_RUN}/cancel$", CancelConsumer.as_asgi(engine=engine)),
             re_path(r"", NoSuchAddressConsumer.as_asgi(engine=engine)),
         ]

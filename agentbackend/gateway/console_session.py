@@ -1,6 +1,7 @@
 """The playground's way in outside debug: the console's session instead of the gateway's headers.
 
-Only POST, only from a page of this host: a session cookie alone proves no intent.
+What changes something is a POST and comes from a page of this host: a session cookie alone proves no intent. What is only read
+(a run's events, threads) is refused to other sites' pages where the browser says so; none could read the answer anyway.
 """
 
 from __future__ import annotations
@@ -56,14 +57,22 @@ class ConsoleSessionAuthentication:
         await self._application(scope, replaying(body, receive), echoing(scope, send))
 
     def _check_origin(self, scope: Scope, headers: RequestHeaders) -> None:
-        if scope["method"] != "POST":
-            raise Problem("method_not_allowed", headers=((b"allow", b"POST"),))
+        if scope["method"] not in ("GET", "POST"):
+            raise Problem("method_not_allowed", headers=((b"allow", b"GET, POST"),))
         host = headers.get("host")
         domain, _ = split_domain_port(host)
         if not domain or not validate_host(domain, self._allowed_hosts):
             raise Problem("invalid_host", field="Host")
-        if urlsplit(headers.get("origin")).netloc.lower() != host.lower():
+        if not _is_own_page(scope["method"], headers, host):
             raise Problem("forbidden", "Only the playground's own page may use the console's session.", field="Origin")
+
+
+def _is_own_page(method: str, headers: RequestHeaders, host: str) -> bool:
+    """Browsers send `Origin` with a POST always, with a GET only from elsewhere; `Sec-Fetch-Site` where the context is secure."""
+    origin = headers.get("origin")
+    if method == "POST" or origin:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    return headers.get("sec-fetch-site") in ("", "same-origin")
 
 
 async def console_actor(user: AbstractUser | AnonymousUser) -> Actor:

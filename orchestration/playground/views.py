@@ -56,13 +56,12 @@ def _context(agents: list[Agent]) -> dict[str, Any]:
 
 def _configuration(agents: list[Agent]) -> dict[str, Any]:
     """What the page's script needs: addresses, and whether it may send headers of its own."""
-    events = "/ag-ui/events" if settings.DEBUG else "/playground/events"
+    base = "/ag-ui" if settings.DEBUG else "/playground"
     return {
         "debug": settings.DEBUG,
-        "eventsUrl": "/ag-ui/events",
-        "cancelUrl": f"{'/ag-ui' if settings.DEBUG else '/playground'}/runs/{{runId}}/cancel",
-        "followUrl": "/ag-ui/runs/{runId}/events" if settings.DEBUG else "",
-        "agents": [{"slug": agent.slug, "url": events} for agent in agents],
+        "baseUrl": base,
+        "curlUrl": "/ag-ui/events",
+        "agents": [{"slug": agent.slug, "runUrl": f"{base}/events"} for agent in agents],
     }
 
 

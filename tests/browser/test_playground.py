@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import signal
 
 import pytest
 from playwright.async_api import Page, Route, expect
@@ -13,6 +15,8 @@ from tests.running_service import RunningService, ServiceFactory
 
 pytestmark = pytest.mark.browser
 
+SHORT_LEASE = {"RUN_LEASE_SECONDS": "4", "RUN_HEARTBEAT_SECONDS": "1"}
+TWENTY_WORDS = " ".join(f"word{number}" for number in range(1, 21))
 WEATHER = "What is the weather like in London?"
 
 
@@ -94,9 +98,7 @@ async def test_a_refusal_says_its_code_and_what_to_do(pages: Pages, service: Run
     await expect(page.locator(".run[data-status=success]")).to_have_count(1)
 
 
-async def test_a_broken_connection_is_noticed_and_the_run_can_be_followed_to_its_end(
-    pages: Pages, service: RunningService
-):
+async def test_a_broken_connection_mends_itself(pages: Pages, service: RunningService):
     page = await opened(pages, service)
 
     async def broken_off(route: Route) -> None:
@@ -105,11 +107,61 @@ async def test_a_broken_connection_is_noticed_and_the_run_can_be_followed_to_its
 
     await page.route("**/ag-ui/events", broken_off)
     await ask(page, WEATHER)
-    await expect(page.get_by_role("alert")).to_contain_text("connection_lost")
+    await expect(page.locator(".run[data-status=success] .bubble.assistant")).to_contain_text("London")
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await assert_every_event_once(page)
+
+
+async def test_a_connection_that_stays_broken_is_said_and_the_run_can_be_followed_later(
+    pages: Pages, service: RunningService
+):
+    page = await pages.open()
+    await page.clock.install()
+    await page.goto(f"{service.url}/playground/")
+
+    async def broken_off(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, body="\n\n".join((await answer.text()).split("\n\n")[:6]) + "\n\n")
+
+    await page.route("**/ag-ui/events", broken_off)
+    await page.route("**/ag-ui/runs/*/events*", lambda route: route.abort("connectionrefused"))
+    async with pages.complaining():
+        await ask(page, WEATHER)
+        await expect(page.locator(".run .reconnecting")).to_contain_text("Reconnecting…")
+        for _ in range(40):  # attempts, each after a pause
+            await page.clock.fast_forward(20_000)
+            if await page.get_by_role("alert").count():
+                break
+        await expect(page.get_by_role("alert")).to_contain_text("connection_lost")
+    await page.unroute("**/ag-ui/runs/*/events*")
     await page.get_by_role("button", name="Follow the run").click()
     await expect(page.locator(".run[data-status=success] .bubble.assistant")).to_contain_text("London")
-    numbers = [int(number) for number in await page.locator(".event-number").all_inner_texts()]
+    await assert_every_event_once(page)
+
+
+async def assert_every_event_once(page: Page) -> None:
+    numbers = [int(number) for number in await page.locator(".event-number").all_inner_texts() if number.isdigit()]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.timeout(180)
+async def test_an_answer_is_whole_though_the_service_was_restarted_in_the_middle_of_it(
+    pages: Pages, service_factory: ServiceFactory, number: int
+):
+    service = service_factory.start(**SHORT_LEASE)
+    page = await opened(pages, service)
+    async with pages.complaining():  # about connections that are refused meanwhile
+        await ask(page, "demo: slow 600")
+        await expect(page.locator(".bubble.assistant")).to_contain_text("word3")
+        await asyncio.to_thread(service.stop, number)
+        await expect(page.locator(".run .reconnecting")).to_be_visible()
+        await asyncio.to_thread(lambda: service_factory.start(port=service.port, **SHORT_LEASE))
+        await expect(page.locator(".run[data-status=success]")).to_have_count(1, timeout=90_000)
+    await expect(page.locator(".run .reconnecting")).to_be_hidden()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await assert_every_event_once(page)
+    assert await page.locator(".bubble.assistant").all_inner_texts() == [TWENTY_WORDS]
 
 
 HARMFUL = (

@@ -14,6 +14,7 @@ import pytest
 
 LARGEST_GZIPPED = 200_000
 SOURCES = ("package.json", "package-lock.json", "build.mjs", "src")
+CLIENT = Path("clients", "agui-resume")  # the page uses what front-end developers are given
 BUILT = ("playground.js", "theme.js", "LICENSES")
 
 
@@ -29,12 +30,17 @@ def bundle_folder(project_root: Path) -> Path:
 
 @pytest.mark.node
 @pytest.mark.timeout(300)
-def test_a_build_from_the_lock_file_gives_the_committed_files(source_folder: Path, bundle_folder: Path, tmp_path: Path):
+def test_a_build_from_the_lock_file_gives_the_committed_files(
+    project_root: Path, source_folder: Path, bundle_folder: Path, tmp_path: Path
+):
+    folder = tmp_path / source_folder.relative_to(project_root)
+    folder.mkdir(parents=True)
     for name in SOURCES:
         source = source_folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    _install(tmp_path)
-    _run(tmp_path, "node", "build.mjs", str(tmp_path / "built"))
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    shutil.copytree(project_root / CLIENT, tmp_path / CLIENT)
+    _install(folder)
+    _run(folder, "node", "build.mjs", str(tmp_path / "built"))
     for name in BUILT:
         assert (tmp_path / "built" / name).read_bytes() == (bundle_folder / name).read_bytes(), (
             f"{name}: make playground"

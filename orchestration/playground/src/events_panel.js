@@ -68,8 +68,8 @@ export class EventsPanel {
 }
 
 function described(frame) {
-  const type = frame.comment ? "heartbeat" : typeOf(frame.data);
-  return { ...frame, type, search: `${type} ${frame.id} ${frame.data}`.toLowerCase() };
+  const type = frame.data === null ? "heartbeat" : typeOf(frame.data);
+  return { ...frame, data: frame.data ?? "", type, search: `${type} ${frame.id} ${frame.data}`.toLowerCase() };
 }
 
 function typeOf(data) {

@@ -4,11 +4,15 @@ import { RUN_MAY_GO_ON } from "./advice.js";
 import { asCurl } from "./curl.js";
 import { byId, copyText, element } from "./dom.js";
 import { EventsPanel } from "./events_panel.js";
+import { drawHistory, userBubble } from "./history.js";
 import { identityHeaders, uuid } from "./identity.js";
+import { Question } from "./question.js";
 import { RunView } from "./run_view.js";
 import { ThreadConnection } from "./transport.js";
 
 const STOP_PATIENCE_MS = 4000;
+const PLACEHOLDER = "Send a message";
+const PLACEHOLDER_ASKED = "Answer above, or go on without an answer";
 
 class Playground {
   constructor(config) {
@@ -21,8 +25,9 @@ class Playground {
     this.panel = new EventsPanel({
       list: byId("events"), filter: byId("events-filter"), count: byId("events-count"), copy: byId("events-copy"), clear: byId("events-clear"),
     });
+    this.questions = [];
     this.listen();
-    this.newThread();
+    this.openAddressed();
   }
 
   listen() {
@@ -51,32 +56,73 @@ class Playground {
       if (event.key === "Escape") this.onEscape();
     });
     scroller.addEventListener("scroll", () => this.noteScroll(), { passive: true });
+    addEventListener("hashchange", () => this.openAddressed());
   }
 
   // --- the thread
 
   newThread() {
+    this.setThread(uuid());
+    this.parts.empty.hidden = false;
+    this.parts.input.focus();
+    history.replaceState(null, "", location.pathname);
+  }
+
+  /** A page with a thread in its address goes on with that thread, also after a reload. */
+  openAddressed() {
+    const address = new URLSearchParams(location.hash.slice(1));
+    const threadId = address.get("thread");
+    if (threadId && threadId === this.connection?.threadId) return;
+    if (!threadId) {
+      this.newThread();
+      return;
+    }
+    this.openThread(threadId, address.get("agent"));
+  }
+
+  /** Show a thread's history and follow the run that is going on in it. */
+  async openThread(threadId, agent) {
+    if (this.config.agents.some(({ slug }) => slug === agent)) this.parts.agent.value = agent;
+    this.setThread(threadId);
+    this.parts.empty.hidden = true;
+    this.keepAddress();
+    const run = this.makeRun("", { isJoined: true });
+    this.parts.log.append(run.view.root);
+    await this.read(run, (listeners) => run.connection.join(listeners));
+  }
+
+  /** Begin with an empty page for this thread. */
+  setThread(threadId) {
     this.connection?.leave();
     this.running = null;
     this.lastText = "";
+    this.setQuestions([]);
     this.connection = new ThreadConnection({
       ...this.urls(),
       headers: identityHeaders(this.config, this.parts.role?.value ?? "user"),
-      threadId: uuid(),
+      threadId,
     });
     this.parts.log.replaceChildren();
-    this.parts.empty.hidden = false;
-    this.parts.threadId.textContent = this.connection.threadId;
+    this.parts.threadId.textContent = threadId;
     this.showRunId("");
     this.panel.clear();
     this.setRunning(false);
     this.staysAtEnd = true;
-    this.parts.input.focus();
+  }
+
+  agent() {
+    return this.config.agents.find(({ slug }) => slug === this.parts.agent.value) ?? this.config.agents[0];
   }
 
   urls() {
-    const agent = this.config.agents.find(({ slug }) => slug === this.parts.agent.value) ?? this.config.agents[0];
-    return { url: agent?.url ?? this.config.eventsUrl, cancelUrl: this.config.cancelUrl, followUrl: this.config.followUrl };
+    const { baseUrl } = this.config;
+    const { slug, runUrl } = this.agent() ?? { slug: "", runUrl: `${baseUrl}/events` };
+    return { baseUrl, runUrl, connectUrl: `${baseUrl}/agent/${encodeURIComponent(slug)}/connect` };
+  }
+
+  keepAddress() {
+    const address = new URLSearchParams({ agent: this.agent()?.slug ?? "", thread: this.connection.threadId });
+    history.replaceState(null, "", `#${address}`);
   }
 
   // --- a run
@@ -94,16 +140,39 @@ class Playground {
     this.start(text);
   }
 
+  /** Begin a run with a message; open questions count as not answered. */
   async start(text) {
-    const run = { id: uuid(), seen: 0, view: new RunView({ onDraw: () => this.scrollToEnd() }), connection: this.connection };
+    const resume = this.questions.map((question) => question.entry());
+    for (const question of this.questions) question.settle("Not answered");
     this.lastText = text;
     this.parts.empty.hidden = true;
+    this.parts.log.append(userBubble(text));
+    await this.begin({ message: { id: uuid(), role: "user", content: text }, resume });
+  }
+
+  /** Go on with the thread when each question has its answer. */
+  async onAnswer() {
+    if (this.running || this.questions.some((question) => !question.given)) return;
+    await this.begin({ resume: this.questions.map((question) => question.entry()) });
+  }
+
+  async begin(wish) {
+    const run = this.makeRun(uuid());
+    this.setQuestions([]);
+    this.keepAddress();
     this.staysAtEnd = true;
-    this.parts.log.append(element("div", { class: "bubble user", text }), run.view.root);
+    this.parts.log.append(run.view.root);
     this.showRunId(run.id);
     this.scrollToEnd();
-    const message = { id: uuid(), role: "user", content: text };
-    await this.read(run, (listeners) => run.connection.send({ runId: run.id, message, ...listeners }));
+    await this.read(run, (listeners) => run.connection.send({ runId: run.id, ...wish, ...listeners }));
+  }
+
+  makeRun(id, { isJoined = false } = {}) {
+    return { id, seen: 0, isJoined, hasHistory: false, view: this.makeView(isJoined), connection: this.connection };
+  }
+
+  makeView(isJoined) {
+    return new RunView({ isJoined, onDraw: () => this.scrollToEnd() });
   }
 
   /** Read a run's events until they end, by sending it or by following it. */
@@ -111,7 +180,12 @@ class Playground {
     this.running = run;
     this.setRunning(true);
     try {
-      await open({ onEvent: (event) => this.onEvent(run, event), onFrame: (frame) => this.onFrame(run, frame) });
+      await open({
+        onEvent: (event) => this.onEvent(run, event),
+        onFrame: (frame) => this.onFrame(run, frame),
+        onReconnecting: ({ attempt }) => run.view.showReconnecting(attempt),
+        onReconnected: () => run.view.showReconnecting(null),
+      });
       if (!run.view.ended) this.onLeft(run);
     } catch (error) {
       this.onFailure(run, error);
@@ -128,19 +202,60 @@ class Playground {
       this.onFailure(run, { code: event.code, message: event.message });
       return;
     }
+    if (run.isJoined) this.onJoined(run, event);
     run.view.apply(event, performance.now());
     if (event.type === "TEXT_MESSAGE_END") this.announce(run);
+    if (event.type === "RUN_FINISHED" && event.outcome?.type === "interrupt") this.showQuestions(run, event.outcome.interrupts);
+  }
+
+  /** A joined thread says first which run it is about and what was said before. */
+  onJoined(run, event) {
+    if (event.type === "RUN_STARTED") {
+      run.id = event.runId;
+      this.showRunId(run.id);
+    }
+    if (event.type !== "MESSAGES_SNAPSHOT" || run.hasHistory) return;
+    run.hasHistory = true;
+    run.view.root.remove();
+    const last = drawHistory(event.messages, this.parts.log, () => this.makeView(true));
+    if (!last) this.parts.log.append(run.view.root);
+    run.view = last ?? run.view;
+    this.staysAtEnd = true;
+  }
+
+  showQuestions(run, interrupts) {
+    if (run.connection !== this.connection) return;
+    const questions = interrupts.map((interrupt) => new Question(interrupt, () => this.onAnswer()));
+    for (const question of questions) run.view.ask(question);
+    this.setQuestions(questions);
+  }
+
+  setQuestions(questions) {
+    this.questions = questions;
+    this.parts.input.placeholder = questions.length ? PLACEHOLDER_ASKED : PLACEHOLDER;
   }
 
   onFrame(run, frame) {
+    if (run.connection !== this.connection) return;
     const number = Number(frame.id.slice(frame.id.lastIndexOf(".") + 1));
     if (frame.id && number > run.seen) run.seen = number;
-    if (run.connection === this.connection) this.panel.add(frame);
+    this.panel.add(frame);
   }
 
   onFailure(run, error) {
-    const actions = RUN_MAY_GO_ON.has(error.code) && this.config.followUrl ? [this.followButton(run)] : [];
+    if (run.isJoined && error.code === "not_found") {
+      this.onNothingThere(run);
+      return;
+    }
+    const actions = RUN_MAY_GO_ON.has(error.code) && run.id ? [this.followButton(run)] : [];
     run.view.fail({ code: error.code ?? "internal_error", message: error.message, requestId: error.requestId, actions }, performance.now());
+  }
+
+  /** The address named a thread that does not exist: it begins now. */
+  onNothingThere(run) {
+    run.view.root.remove();
+    run.view.ended = true;
+    this.parts.empty.hidden = false;
   }
 
   /** The reader stopped listening before the run ended. */
@@ -193,7 +308,7 @@ class Playground {
   curl() {
     const headers = this.config.debug ? this.connection.headers : { "X-Supabase-User-ID": "USER_ID" };
     return asCurl({
-      origin: location.origin, path: this.config.eventsUrl, headers, threadId: this.connection.threadId, text: this.lastText,
+      origin: location.origin, path: this.config.curlUrl, headers, threadId: this.connection.threadId, text: this.lastText,
     });
   }
 

@@ -2,6 +2,7 @@
 
 import { adviceFor, RUN_MAY_GO_ON } from "./advice.js";
 import { duration, element, oncePerFrame } from "./dom.js";
+import { plainText } from "./history.js";
 import { renderMarkdown } from "./markdown.js";
 import { ToolCard } from "./tool_card.js";
 
@@ -48,8 +49,9 @@ class ReasoningBlock {
 
 /** Draws a run into `root`. `apply(event, at)` takes the events in order; `at` is a time in milliseconds. */
 export class RunView {
-  constructor({ onDraw = () => {} } = {}) {
+  constructor({ onDraw = () => {}, isJoined = false } = {}) {
     this.onDraw = onDraw;
+    this.isJoined = isJoined; // its beginning was not seen, so nothing is said of how long it took
     this.texts = new Map();
     this.tools = new Map();
     this.reasoning = new Map();
@@ -60,7 +62,10 @@ export class RunView {
     this.body = element("div", { class: "run-body" });
     this.waiting = element("div", { class: "waiting", role: "status", "aria-label": "Waiting for the agent" }, ...dots());
     this.footer = element("p", { class: "run-footer" });
-    this.root = element("section", { class: "run", "data-status": "running" }, this.stepList, this.body, this.waiting, this.footer);
+    this.connection = element("p", { class: "reconnecting", role: "status", hidden: true });
+    this.root = element(
+      "section", { class: "run", "data-status": "running" }, this.stepList, this.body, this.waiting, this.connection, this.footer,
+    );
   }
 
   /** Draw one event. Events of unknown types are passed over: a newer server may send them. */
@@ -104,6 +109,76 @@ export class RunView {
     this.onDraw();
   }
 
+  /** Draw a message of the thread's history. */
+  restore(message) {
+    if (message.role === "tool") {
+      this.tools.get(message.toolCallId)?.setResult(message.content, message.metadata?.error ?? message.error, null);
+      return;
+    }
+    if (message.role === "reasoning") {
+      this.reasoningOf(message.id).add(plainText(message.content));
+      this.reasoningOf(message.id).end();
+      return;
+    }
+    const text = plainText(message.content);
+    if (text) {
+      const bubble = this.bubbleOf(message.id);
+      bubble.text = text;
+      bubble.end();
+    }
+    for (const call of message.toolCalls ?? []) {
+      const card = this.cardOf(call.id, call.function.name);
+      card.addArguments(call.function.arguments);
+      card.endArguments(null);
+    }
+  }
+
+  /** The connection was cut and is being made anew: say so quietly. Null when it is there again. */
+  showReconnecting(attempt) {
+    this.connection.hidden = attempt === null;
+    this.connection.textContent = attempt > 1 ? `Reconnecting… attempt ${attempt}` : "Reconnecting…";
+    this.waiting.hidden = attempt !== null || this.ended || this.isBusy();
+    this.onDraw();
+  }
+
+  /** Take away what a process that ended had begun: its successor does it again, under other ids. */
+  discard(ids) {
+    for (const id of ids) {
+      for (const items of [this.texts, this.tools, this.reasoning]) {
+        items.get(id)?.root.remove();
+        items.delete(id);
+      }
+    }
+  }
+
+  /** Show a question that the run ended with. */
+  ask(question) {
+    this.body.append(question.root);
+    this.onDraw();
+  }
+
+  bubbleOf(id) {
+    return this.itemOf(this.texts, id, () => new TextBubble());
+  }
+
+  cardOf(id, name) {
+    return this.itemOf(this.tools, id, () => new ToolCard(name, id));
+  }
+
+  reasoningOf(id) {
+    return this.itemOf(this.reasoning, id, () => new ReasoningBlock());
+  }
+
+  /** What is drawn under this id; a stream that is joined in the middle opens things again that are there already. */
+  itemOf(items, id, make) {
+    const known = items.get(id);
+    if (known) return known;
+    const made = make();
+    items.set(id, made);
+    this.body.append(made.root);
+    return made;
+  }
+
   /** Whether something visible is going on, so that no waiting dots are needed. */
   isBusy() {
     const textIsOpen = [...this.texts.values()].some((bubble) => bubble.text && bubble.root.classList.contains("streaming"));
@@ -115,15 +190,16 @@ export class RunView {
   close(at, status, pending = []) {
     this.ended = true;
     this.waiting.hidden = true;
+    this.connection.hidden = true;
     this.root.dataset.status = status;
     for (const bubble of this.texts.values()) bubble.end();
     for (const block of this.reasoning.values()) block.end();
     if (status !== "left") this.closeItems(status, pending);
-    if (this.startedAt !== null) this.tell(duration(at - this.startedAt));
+    if (this.startedAt !== null && !this.isJoined) this.tell(duration(at - this.startedAt));
   }
 
   closeItems(status, pending) {
-    const left = status === "cancelled" ? "stopped" : "failed";
+    const left = status === "cancelled" || status === "restored" ? "stopped" : "failed";
     for (const [id, card] of this.tools) card.leaveOpen(pending.includes(id) ? "pending" : left);
     for (const step of this.steps.values()) if (step.dataset.status === "running") step.dataset.status = left;
   }
@@ -143,13 +219,13 @@ const HANDLERS = {
     this.close(at, outcome, event.outcome?.pendingToolCallIds ?? []);
     for (const usage of event.usage ?? []) this.tell(usageText(usage));
     if (outcome === "cancelled") this.note("Stopped.");
-    if (outcome === "interrupt") this.note("Waiting for a person's decision.");
   },
   RUN_ERROR(event, at) {
     for (const usage of event.usage ?? []) this.tell(usageText(usage));
     this.fail({ code: event.code ?? "internal_error", message: event.message }, at);
   },
   STEP_STARTED(event, at) {
+    if (this.steps.has(event.stepName)) return; // a stream that is joined in the middle
     const step = element("li", { "data-status": "running", title: event.stepName, text: stepTitle(event.stepName) });
     step.startedAt = at;
     this.steps.set(event.stepName, step);
@@ -162,9 +238,7 @@ const HANDLERS = {
     step.append(element("span", { class: "step-time", text: duration(at - step.startedAt) }));
   },
   TEXT_MESSAGE_START(event) {
-    const bubble = new TextBubble();
-    this.texts.set(event.messageId, bubble);
-    this.body.append(bubble.root);
+    this.bubbleOf(event.messageId);
   },
   TEXT_MESSAGE_CONTENT(event) {
     this.texts.get(event.messageId)?.add(event.delta);
@@ -173,9 +247,7 @@ const HANDLERS = {
     this.texts.get(event.messageId)?.end();
   },
   TOOL_CALL_START(event) {
-    const card = new ToolCard(event.toolCallName, event.toolCallId);
-    this.tools.set(event.toolCallId, card);
-    this.body.append(card.root);
+    this.cardOf(event.toolCallId, event.toolCallName);
   },
   TOOL_CALL_ARGS(event) {
     this.tools.get(event.toolCallId)?.addArguments(event.delta);
@@ -187,9 +259,7 @@ const HANDLERS = {
     this.tools.get(event.toolCallId)?.setResult(event.content, event.metadata?.error, at);
   },
   REASONING_START(event) {
-    const block = new ReasoningBlock();
-    this.reasoning.set(event.messageId, block);
-    this.body.append(block.root);
+    this.reasoningOf(event.messageId);
   },
   REASONING_MESSAGE_CONTENT(event) {
     const block = this.reasoning.get(event.messageId) ?? [...this.reasoning.values()].at(-1);
@@ -200,6 +270,7 @@ const HANDLERS = {
   },
   CUSTOM(event) {
     if (event.name === "GUARDRAIL_VIOLATION") this.note(`A policy stepped in: ${event.value?.policy ?? "unnamed"}.`);
+    if (event.name === "run_recovered") this.discard(event.value?.discarded ?? []);
   },
 };
 

@@ -57,7 +57,7 @@ export class ToolCard {
   /** `failure` is `{code, retryable}` when the tool failed. */
   setResult(content, failure, at) {
     this.setStatus(failure ? "failed" : "done");
-    if (this.startedAt !== null) this.time.textContent = duration(at - this.startedAt);
+    if (this.startedAt !== null && at !== null) this.time.textContent = duration(at - this.startedAt);
     const heading = failure ? `Error · ${failure.code ?? "failed"}` : "Result";
     this.result.replaceChildren(
       element("h3", { text: heading }),

@@ -1,6 +1,10 @@
-// The way to the service: the AG-UI client, with a tap on the wire for the raw events.
+// The way to the service: the AG-UI client on a connection that survives cuts, with a tap on the wire for the raw events.
 
 import { HttpAgent } from "@ag-ui/client";
+
+import { FrameReader } from "../../../clients/agui-resume/src/frames.js";
+import { followRun, resumingFetch } from "../../../clients/agui-resume/src/index.js";
+import { uuid } from "./identity.js";
 
 /** A refusal or a broken way, before or during a stream. */
 export class TransportError extends Error {
@@ -11,69 +15,77 @@ export class TransportError extends Error {
   }
 }
 
-/** One thread with one agent. Events and frames go to the listeners of each run. */
+/**
+ * One thread with one agent. The listeners of each run: `onEvent(event)`, `onFrame({id, data, comment, at})`, and
+ * `onReconnecting({attempt, delay})` and `onReconnected()` for a connection that is cut and made anew.
+ */
 export class ThreadConnection {
-  constructor({ url, cancelUrl, followUrl, headers, threadId }) {
-    this.urls = { run: url, cancel: cancelUrl, follow: followUrl };
+  constructor({ baseUrl, runUrl, connectUrl, headers, threadId }) {
+    this.baseUrl = baseUrl;
+    this.urls = { run: runUrl, connect: connectUrl };
     this.headers = headers;
-    this.agent = new HttpAgent({ url, headers, threadId, fetch: (target, init) => this.fetch(target, init) });
-    this.onFrame = () => {};
+    this.listeners = {};
     this.following = null;
+    const resuming = resumingFetch({ ...this.reconnection(), baseUrl });
+    this.agent = new HttpAgent({ url: runUrl, headers, threadId, fetch: async (url, init) => this.tapped(await resuming(url, init)) });
   }
 
   get threadId() {
     return this.agent.threadId;
   }
 
-  get messages() {
-    return this.agent.messages;
+  /** Questions that the next run has to answer. */
+  get openInterrupts() {
+    return this.agent.pendingInterrupts ?? [];
   }
 
-  /** Send a message as a new run. Resolves when the stream ended; raises TransportError when it did not end as it should. */
-  async send({ runId, message, onEvent, onFrame }) {
-    this.onFrame = onFrame;
-    this.agent.addMessage(message);
-    const ends = new EndWatcher();
-    const listener = ({ event }) => {
-      ends.see(event);
-      onEvent(event);
-    };
+  /** Start a run: with a message, with answers to open questions (`resume`), or both. Resolves when its stream has ended. */
+  async send({ runId, message, resume, ...listeners }) {
+    if (message) this.agent.addMessage(message);
+    await this.run({ runId, ...(resume?.length ? { resume } : {}) }, listeners);
+  }
+
+  /** The thread as it stands: its history in a snapshot, then the run that is going on. */
+  async join(listeners) {
+    this.agent.url = this.urls.connect;
     try {
-      await this.agent.runAgent({ runId, tools: [], context: [], forwardedProps: {} }, { onEvent: listener });
-    } catch (error) {
-      if (!ends.seen && !this.wasAborted()) throw asTransportError(error);
+      await this.run({ runId: uuid() }, listeners);
+    } finally {
+      this.agent.url = this.urls.run;
     }
-    if (!ends.seen && !this.wasAborted()) throw lost();
   }
 
-  /** Read on in a run whose stream broke, from after event `after`. */
-  async follow({ runId, after, onEvent, onFrame }) {
+  async run(parameters, listeners) {
+    this.listeners = listeners;
+    const onEvent = ({ event }) => listeners.onEvent(event);
+    try {
+      await this.agent.runAgent({ tools: [], context: [], forwardedProps: {}, ...parameters }, { onEvent });
+    } catch (error) {
+      if (!this.wasAborted()) throw asTransportError(error);
+    }
+  }
+
+  /** Read on in a run from after event `after`. */
+  async follow({ runId, after, ...listeners }) {
+    this.listeners = listeners;
     this.following = new AbortController();
-    this.onFrame = onFrame;
-    const target = `${this.urls.follow.replace("{runId}", encodeURIComponent(runId))}?after=${after}&protocol=ag-ui`;
-    const ends = new EndWatcher();
-    const frames = new FrameReader((frame) => {
-      onFrame(frame);
-      if (!frame.data) return;
-      const event = JSON.parse(frame.data);
-      ends.see(event);
-      onEvent(event);
-    });
+    const startedAt = performance.now();
+    const { baseUrl, headers } = this;
+    const events = followRun({ ...this.reconnection(), baseUrl, headers, runId, after, signal: this.following.signal });
     try {
-      const response = await fetch(target, { headers: this.headers, signal: this.following.signal });
-      if (response.status === 204) return;
-      if (!response.ok) throw await refusal(response);
-      for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) frames.take(chunk);
+      for await (const { id, event } of events) {
+        listeners.onFrame({ id, data: JSON.stringify(event), comment: null, at: performance.now() - startedAt });
+        listeners.onEvent(event);
+      }
     } catch (error) {
-      if (!ends.seen && !this.wasAborted()) throw asTransportError(error);
+      if (!this.wasAborted()) throw asTransportError(error);
     }
-    if (!ends.seen && !this.wasAborted()) throw lost();
   }
 
   /** Ask the service to stop the run; where it does not listen, only stop reading. */
   async stop(runId) {
     try {
-      const target = this.urls.cancel.replace("{runId}", encodeURIComponent(runId));
+      const target = `${this.baseUrl}/runs/${encodeURIComponent(runId)}/cancel`;
       const response = await fetch(target, { method: "POST", headers: this.headers });
       if (!response.ok) this.leave();
     } catch {
@@ -91,14 +103,23 @@ export class ThreadConnection {
     return this.agent.abortController.signal.aborted || Boolean(this.following?.signal.aborted);
   }
 
-  async fetch(target, init) {
-    const response = await fetch(target, init);
-    if (!response.ok) throw await refusal(response);
-    const frames = new FrameReader((frame) => this.onFrame(frame));
+  reconnection() {
+    return {
+      onReconnecting: (attempt) => this.listeners.onReconnecting?.(attempt),
+      onReconnected: () => this.listeners.onReconnected?.(),
+    };
+  }
+
+  /** The same answer, whose frames are shown to the listener on their way. */
+  tapped(response) {
+    if (!response.body) return response;
+    const { onFrame } = this.listeners;
+    const startedAt = performance.now();
+    const reader = new FrameReader();
     const decoder = new TextDecoder();
     const tap = new TransformStream({
       transform(chunk, controller) {
-        frames.take(decoder.decode(chunk, { stream: true }));
+        for (const frame of reader.take(decoder.decode(chunk, { stream: true }))) onFrame({ ...frame, at: performance.now() - startedAt });
         controller.enqueue(chunk);
       },
     });
@@ -106,55 +127,7 @@ export class ThreadConnection {
   }
 }
 
-/** Notices the terminal event: a stream that ends without one was cut off, though the client takes it for success. */
-class EndWatcher {
-  seen = false;
-
-  see(event) {
-    if (event.type === "RUN_FINISHED" || event.type === "RUN_ERROR") this.seen = true;
-  }
-}
-
-/** Cuts an event stream into frames `{id, data, comment, at}`; `at` is in milliseconds since the first byte was asked for. */
-class FrameReader {
-  constructor(onFrame) {
-    this.onFrame = onFrame;
-    this.rest = "";
-    this.startedAt = performance.now();
-  }
-
-  take(text) {
-    const frames = (this.rest + text).split("\n\n");
-    this.rest = frames.pop();
-    for (const frame of frames) this.onFrame(this.read(frame));
-  }
-
-  read(frame) {
-    const made = { id: "", data: "", comment: false, at: performance.now() - this.startedAt };
-    for (const line of frame.split("\n")) {
-      if (line.startsWith("id:")) made.id = line.slice(3).trim();
-      else if (line.startsWith("data:")) made.data += line.slice(5).trimStart();
-      else if (line.startsWith(":")) made.comment = true;
-    }
-    return made;
-  }
-}
-
-async function refusal(response) {
-  const problem = await response.json().catch(() => ({}));
-  return new TransportError({
-    code: problem.code ?? `http_${response.status}`,
-    message: problem.detail ?? `The service answered with ${response.status}.`,
-    requestId: problem.request_id ?? response.headers.get("x-request-id") ?? "",
-  });
-}
-
 function asTransportError(error) {
-  if (error instanceof TransportError) return error;
-  if (error instanceof TypeError) return new TransportError({ code: "unreachable", message: "The service cannot be reached." });
-  return new TransportError({ code: "protocol_error", message: error.message });
-}
-
-function lost() {
-  return new TransportError({ code: "connection_lost", message: "The connection ended before the run did." });
+  const { code = "protocol_error", message, requestId } = error;
+  return error instanceof TransportError ? error : new TransportError({ code: String(code), message, requestId });
 }
