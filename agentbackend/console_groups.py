@@ -28,6 +28,7 @@ _SEES_RUNNING = (
     | _permissions("orchestration", "thread", "view")
     | _permissions("orchestration", "run", "view")
     | _permissions("orchestration", "step", "view")
+    | _permissions("orchestration", "interrupt", "view")
     | _permissions("tools", "tool", "view")
     | _permissions("tools", "toolversion", "view")
     | _permissions("tools", "callerrole", "view")
@@ -52,7 +53,9 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("audit", "auditpayload", "view")
     | _permissions("auth", "user", "view")
     | _permissions("auth", "group", "view"),
-    OPERATORS: _SEES_RUNNING | _permissions("audit", "auditevent", "view") | {("orchestration", "use_playground")},
+    OPERATORS: _SEES_RUNNING
+    | _permissions("audit", "auditevent", "view")
+    | {("orchestration", "use_playground"), ("orchestration", "decide_interrupt")},
 }
 
 

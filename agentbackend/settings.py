@@ -216,6 +216,7 @@ CONTENT_SECURITY_POLICY = STRICT_POLICY
 AUDIT_LINKS = {
     "run": "admin:orchestration_run_change",
     "thread": "admin:orchestration_thread_change",
+    "interrupt": "admin:orchestration_interrupt_change",
     "tool": "admin:tools_tool_change",
     "orchestration.agent": "admin:orchestration_agent_change",
     "orchestration.run": "admin:orchestration_run_change",

@@ -28,6 +28,8 @@ RUN_INTERRUPTED: Final = "run.interrupted"
 RUN_RECOVERED: Final = "run.recovered"
 MODEL_TURN: Final = "model.turn"
 
+INTERRUPT_DECIDED: Final = "interrupt.decided"
+
 # a tool call
 TOOL_ALLOWED: Final = "tool.allowed"
 TOOL_DENIED: Final = "tool.denied"

@@ -39,7 +39,7 @@ from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.live import LiveRuns
 from orchestration.model_port import ModelPort
-from orchestration.recovery import ABANDONED_TEXT, Claim, claim_run, due_runs, end_abandoned, read_left
+from orchestration.recovery import ABANDONED_TEXT, Claim, claim_run, decided_threads, due_runs, end_abandoned, read_left
 from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
 from orchestration.run_task import RunCancelledError, RunLimits, RunReleasedError, RunTask
@@ -473,6 +473,7 @@ class Engine:
                 was_away = time.monotonic() - asked_at > delay + _LATE_SECONDS
                 if not was_away:
                     await self.sweep_abandoned()
+                    await self.carry_out_decisions()
                 delay = self.config.lease_seconds if was_away else SWEEP_SECONDS
             except (DatabaseError, OSError, TimeoutError):
                 logger.warning("could not look for abandoned runs")
@@ -489,6 +490,16 @@ class Engine:
             return
         for run_id in (*abandoned, *queued):
             await self.adopt(run_id, wait=False)
+
+    async def carry_out_decisions(self) -> None:
+        """Begin a run, in the background, on each thread whose open questions were decided in the console."""
+        for thread in await decided_threads(self.database):
+            given = RunInput(thread.thread_id, str(uuid7()), messages=[], protocol_version="1.0", resume=thread.resume)
+            request = RunRequest(actor=thread.actor, run_input=given, agent_slug=thread.agent, background=True)
+            try:
+                await self.start_run(request)
+            except Problem as problem:  # another process, or the user, was quicker
+                logger.info("a decision is not carried out here", extra={"code": problem.code})
 
 
 def _detached(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -342,7 +342,14 @@ class Interrupt(models.Model):
         indexes = [
             # what a thread's next run must answer
             models.Index(fields=["thread"], condition=models.Q(status="open"), name="interrupt_open"),
+            # what was decided in the console and waits to be carried out
+            models.Index(
+                fields=["decided_at"],
+                condition=models.Q(status="open", decided_at__isnull=False),
+                name="interrupt_decided",
+            ),
         ]
+        permissions = [("decide_interrupt", "Can decide what a run asked")]
 
     def __str__(self) -> str:
         return f"interrupt {self.id}"

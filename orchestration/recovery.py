@@ -22,7 +22,7 @@ from orchestration.interrupts import Decision, decision_from
 from orchestration.journal import RunJournal
 from orchestration.live import LiveRuns
 from orchestration.resuming import LogState, ResumePoint, StoredStep, resume_point
-from orchestration.run_input import RunInput, restored_input
+from orchestration.run_input import ResumeEntry, RunInput, restored_input
 from orchestration.store import JOURNAL_VERSION, MAX_HISTORY_TURNS, QUEUED_SECONDS, read_events
 
 ABANDONED_TEXT = "The process that carried out this run ended before the run did. Ask again."
@@ -41,6 +41,17 @@ RETURNING run.public_id, thread.public_id, run.thread_id, run.agent_id, run.fenc
 _EARLIER_TURNS = """
 SELECT messages FROM conversation_turns WHERE thread_id = %s
     AND position < (SELECT position FROM conversation_turns WHERE run_id = %s) ORDER BY position DESC LIMIT %s
+"""
+_DECIDED = """
+SELECT thread.public_id, agent.slug, run.input -> 'actor', json_agg(json_build_array(asked.id, asked.decision))
+FROM (SELECT DISTINCT thread_id FROM orchestration_interrupt WHERE status = 'open' AND decided_at IS NOT NULL LIMIT %s) AS decided
+JOIN orchestration_interrupt AS asked ON asked.thread_id = decided.thread_id AND asked.status = 'open'
+JOIN orchestration_run AS run ON run.id = asked.run_id
+JOIN orchestration_agent AS agent ON agent.id = run.agent_id AND agent.enabled
+JOIN orchestration_thread AS thread ON thread.id = asked.thread_id
+WHERE NOT EXISTS (SELECT FROM orchestration_run AS active
+                  WHERE active.thread_id = thread.id AND active.status IN ('queued', 'running'))
+GROUP BY thread.public_id, agent.slug, run.id HAVING bool_and(asked.decided_at IS NOT NULL)
 """
 _STEPS = "SELECT id, number, kind, name, status, detail FROM orchestration_step WHERE run_id = %s ORDER BY number"
 
@@ -85,6 +96,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class DecidedThread:
+    """A thread whose open questions were all decided in the console: what its next run brings, and for whom."""
+
+    thread_id: str
+    agent: str
+    actor: Actor
+    resume: list[ResumeEntry]
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """What was found of a claimed run: the thread's messages before it, and where to go on (None: it has not begun)."""
 
@@ -107,6 +128,17 @@ async def due_runs(database: Database) -> tuple[list[UUID], list[UUID]]:
         (JOURNAL_VERSION, _DUE_AT_ONCE),
     )
     return [row[0] for row in rows], queued
+
+
+async def decided_threads(database: Database) -> list[DecidedThread]:
+    """Threads that wait for nothing but a run that carries out what was decided in the console."""
+    rows = await database.fetch_all(_DECIDED, (_DUE_AT_ONCE,))
+    return [
+        DecidedThread(
+            thread_id, agent, Actor(**actor), [ResumeEntry(key, "resolved", payload) for key, payload in answers]
+        )
+        for thread_id, agent, actor, answers in rows
+    ]
 
 
 async def claim_run(database: Database, run_id: UUID, *, owner: str, lease_seconds: float) -> Claim | None:

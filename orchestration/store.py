@@ -57,7 +57,8 @@ run AS (
 INSERT INTO conversation_turns (id, thread_id, run_id, position, user_message, messages)
 """
 _DECIDE = """
-UPDATE orchestration_interrupt AS i SET status = d.status, decision = d.decision, decided_by = %s, decided_at = now()
+UPDATE orchestration_interrupt AS i SET status = d.status, decision = d.decision,
+    decided_by = COALESCE(NULLIF(decided_by, ''), %s), decided_at = COALESCE(decided_at, now())
 FROM unnest(%s::uuid[], %s::text[], %s::jsonb[]) AS d(id, status, decision) WHERE i.id = d.id AND i.status = 'open'
 """
 _FIRST_RUN = f"""

@@ -14,11 +14,13 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from orchestration.models import Run, Step
+from orchestration.models import Interrupt, Run, Step
 
 LONGEST_TEXT = 20_000  # characters of one value that a page shows
 
 STATUS_COLOURS = {
+    "open": "warning",
+    "resolved": "success",
     "queued": "info",
     "running": "info",
     "started": "info",
@@ -29,7 +31,7 @@ STATUS_COLOURS = {
 }
 
 
-def status_badge(row: Run | Step) -> SafeString:
+def status_badge(row: Run | Step | Interrupt) -> SafeString:
     """The status of a run or step as a coloured label."""
     context = {"text": row.status, "type": STATUS_COLOURS.get(row.status, "default")}
     return SafeString(render_to_string("unfold/helpers/label.html", context))

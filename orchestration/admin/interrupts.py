@@ -1,0 +1,179 @@
+"""What runs have asked: an operator decides in the place of the user, and the thread goes on.
+
+A decision here is a request: any process's sweep begins the run that carries it out, once all open questions of the thread are decided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from audit import actions
+from audit.admin import PeriodFilter
+from audit.admin_recording import record_console
+from audit.console_actor import request_actor
+from audit.entry import Target
+from orchestration.admin.lists import ReadOnlyAdmin
+from orchestration.admin.presentation import audit_link, identifier, json_block, link, moment, status_badge
+from orchestration.admin.runs import HIDDEN, may_read_content
+from orchestration.models import Interrupt
+
+
+class InterruptStatusFilter(admin.SimpleListFilter):
+    """Where does it stand?"""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(status.value, status.value) for status in Interrupt.Status]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Interrupt]) -> QuerySet[Interrupt]:
+        return queryset.filter(status=self.value()) if self.value() in Interrupt.Status.values else queryset
+
+
+@admin.register(Interrupt)
+class InterruptAdmin(ReadOnlyAdmin):
+    """The list of questions and the page of one, where it is decided."""
+
+    list_display = ("asked", "status", "tool", "run_link", "owner", "decided")
+    list_filter = (InterruptStatusFilter, PeriodFilter)
+    list_select_related = ("run", "thread")
+    identifiers = ("thread__owner_id", "run__public_id", "tool_call_id")
+    uuid_identifiers = ("id", "run_id", "thread_id")
+    search_help_text = "A question's, run's, thread's or owner's id, whole"
+    fieldsets = (
+        (None, {"fields": ("message", ("status", "tool"), ("run_link", "thread_link"), ("asked", "decided"), "audit")}),
+        ("Call", {"fields": ("tool_call_id", "arguments")}),
+    )
+    readonly_fields = ("asked", "status", "tool", "run_link", "thread_link", "decided", "arguments", "audit")
+    actions_detail = ("call_again", "do_not_repeat")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Interrupt]:
+        """Without the bodies of run and thread."""
+        found: QuerySet[Interrupt] = super().get_queryset(request).select_related("run", "thread")
+        return found.defer("run__input", "run__outcome", "thread__state")
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Interrupt | None:
+        interrupt: Interrupt | None = super().get_object(request, object_id, from_field)
+        if interrupt is not None:
+            interrupt.content_shown = may_read_content(request)  # type: ignore[attr-defined]
+        return interrupt
+
+    # --- deciding
+
+    def has_call_again_permission(self, request: HttpRequest, object_id: str = "") -> bool:
+        """Who may decide, while there is something to decide."""
+        return _may_decide(request, object_id)
+
+    def has_do_not_repeat_permission(self, request: HttpRequest, object_id: str = "") -> bool:
+        """The same."""
+        return _may_decide(request, object_id)
+
+    @action(
+        description="Make the call again",
+        permissions=["call_again"],
+        url_path="call-again",
+        icon="replay",
+        variant=ActionVariant.WARNING,
+        dialog={
+            "title": "Make this call again?",
+            "description": "It may have taken effect already. The thread goes on with the new result.",
+            "form_submit_text": "Make the call again",
+        },
+    )
+    def call_again(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
+        return self._decide(request, object_id, approved=True)
+
+    @action(
+        description="Do not repeat it",
+        permissions=["do_not_repeat"],
+        url_path="do-not-repeat",
+        icon="block",
+        dialog={
+            "title": "Go on without this call?",
+            "description": "The agent is told that it is not known whether the call took effect.",
+            "form_submit_text": "Do not repeat it",
+        },
+    )
+    def do_not_repeat(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
+        return self._decide(request, object_id, approved=False)
+
+    def _decide(self, request: HttpRequest, object_id: str, *, approved: bool) -> HttpResponse:
+        if decide_in_console(request, object_id, approved=approved):
+            messages.success(request, "Decided. The thread goes on within some seconds.")
+        else:
+            messages.error(request, "This was decided already.")
+        return HttpResponseRedirect(reverse("admin:orchestration_interrupt_change", args=[object_id]))
+
+    # --- showing
+
+    @display(description="Asked (UTC)")
+    def asked(self, interrupt: Interrupt) -> str:
+        return moment(interrupt.created_at)
+
+    @display(description="Status")
+    def status(self, interrupt: Interrupt) -> SafeString:
+        return status_badge(interrupt)
+
+    @display(description="Tool")
+    def tool(self, interrupt: Interrupt) -> str:
+        return str(interrupt.detail.get("call", {}).get("name", ""))
+
+    @display(description="Run")
+    def run_link(self, interrupt: Interrupt) -> SafeString:
+        return link("admin:orchestration_run_change", interrupt.run_id, identifier(interrupt.run.public_id))
+
+    @display(description="Thread")
+    def thread_link(self, interrupt: Interrupt) -> SafeString:
+        return link("admin:orchestration_thread_change", interrupt.thread_id, identifier(interrupt.thread.public_id))
+
+    @display(description="Owner")
+    def owner(self, interrupt: Interrupt) -> SafeString:
+        return audit_link(f"actor:{interrupt.thread.owner_id}", identifier(interrupt.thread.owner_id))
+
+    @display(description="Decided (UTC)")
+    def decided(self, interrupt: Interrupt) -> str:
+        if interrupt.decided_at is None:
+            return ""
+        answer = "call again" if (interrupt.decision or {}).get("approved") else "do not repeat"
+        return f"{moment(interrupt.decided_at)}: {answer}, by {interrupt.decided_by}"
+
+    @display(description="Arguments")
+    def arguments(self, interrupt: Interrupt) -> str:
+        if not interrupt.content_shown:  # type: ignore[attr-defined]
+            return HIDDEN
+        return json_block(interrupt.detail.get("call", {}).get("arguments", ""))
+
+    @display(description="Audit trail")
+    def audit(self, interrupt: Interrupt) -> SafeString:
+        return audit_link(f"interrupt:{interrupt.pk}", "All events of this question")
+
+
+def decide_in_console(request: HttpRequest, interrupt_id: str, *, approved: bool) -> bool:
+    """Store and record an operator's decision; returns False when the question has its answer already."""
+    with transaction.atomic():
+        changed = Interrupt.objects.filter(
+            pk=interrupt_id, status=Interrupt.Status.OPEN, decided_at__isnull=True
+        ).update(decision={"approved": approved}, decided_by=request_actor(request).id, decided_at=timezone.now())
+        if changed:
+            reason = "call_again" if approved else "do_not_repeat"
+            record_console(request, actions.INTERRUPT_DECIDED, target=Target("interrupt", interrupt_id), reason=reason)
+    return changed > 0
+
+
+def _may_decide(request: HttpRequest, object_id: str) -> bool:
+    if not request.user.has_perm("orchestration.decide_interrupt"):
+        return False
+    if not object_id:
+        return True
+    return Interrupt.objects.filter(pk=object_id, status=Interrupt.Status.OPEN, decided_at__isnull=True).exists()
