@@ -45,7 +45,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")
     | _permissions("audit", "auditevent", "view")
-    | {("orchestration", "use_playground")},
+    | {("orchestration", "use_playground"), ("orchestration", "decide_interrupt")},
     COMPLIANCE: _SEES_RUNNING
     | _permissions("orchestration", "conversationturn", "view")
     | _permissions("tools", "note", "view")

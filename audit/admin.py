@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import orjson
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
 from django.core.paginator import Paginator
 from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
@@ -329,7 +330,7 @@ def linked(kind: str, identifier: str, text: str, field: str = "") -> str:
 
 def _address(url_name: str, identifier: str) -> str:
     try:
-        return reverse(url_name, args=[identifier])
+        return reverse(url_name, args=[quote(identifier)])  # the admin reads `_40` in an address as `@`
     except NoReverseMatch:
         return ""
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
 
 from audit import actions
 from audit.admin import PeriodFilter
@@ -88,10 +89,11 @@ class InterruptAdmin(ReadOnlyAdmin):
         dialog={
             "title": "Make this call again?",
             "description": "It may have taken effect already. The thread goes on with the new result.",
+            "form_class": BaseDialogForm,
             "form_submit_text": "Make the call again",
         },
     )
-    def call_again(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
+    def call_again(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._decide(request, object_id, approved=True)
 
     @action(
@@ -102,10 +104,11 @@ class InterruptAdmin(ReadOnlyAdmin):
         dialog={
             "title": "Go on without this call?",
             "description": "The agent is told that it is not known whether the call took effect.",
+            "form_class": BaseDialogForm,
             "form_submit_text": "Do not repeat it",
         },
     )
-    def do_not_repeat(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
+    def do_not_repeat(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._decide(request, object_id, approved=False)
 
     def _decide(self, request: HttpRequest, object_id: str, *, approved: bool) -> HttpResponse:

@@ -262,3 +262,31 @@ def test_a_cancelled_run_is_cancelled_wherever_it_wakes_up(
     assert seen[-1].event["outcome"] == {"type": "cancelled"}
     assert len(effects.seen()) == 1
     assert stored.run(wish["runId"])["status"] == "cancelled"
+
+
+def test_an_operator_decides_in_the_place_of_the_user(
+    services: SeparateDatabase, successor: RunningService, stored: Stored, tester: Caller, effects: Effects
+) -> None:
+    wish, seen = killed_in_a_call(services.start(), successor, tester, effects, "unsafe")
+    [interrupt] = seen[-1].event["outcome"]["interrupts"]
+    services.connection.execute(  # what the console writes: a request
+        "UPDATE orchestration_interrupt SET decision = '{\"approved\": true}', decided_by = 'console:1', decided_at = now() "
+        "WHERE id = %s",
+        (interrupt["id"],),
+    )
+
+    def next_run() -> list[str]:
+        return stored.values(
+            "SELECT r.public_id FROM orchestration_run r JOIN orchestration_thread t ON t.id = r.thread_id "
+            "WHERE t.public_id = %s AND r.public_id <> %s AND r.status = 'finished'",
+            wish["threadId"],
+            wish["runId"],
+        )
+
+    [run_id] = eventually(next_run, "the thread has gone on")
+    assert len(effects.seen()) == 2
+    assert stored.values(
+        "SELECT status || ' ' || decided_by FROM orchestration_interrupt WHERE id = %s", interrupt["id"]
+    ) == ["resolved console:1"]
+    with following(successor, tester, run_id) as frames:
+        assert_well_formed(list(frames), run_id)
