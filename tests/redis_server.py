@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -58,6 +59,11 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self.port), 5.0) as connection:
             connection.sendall(" ".join(words).encode() + b"\r\n")
             return connection.recv(65536).decode().strip()
+
+    def published(self) -> int:
+        """How many messages were published since its start."""
+        found = re.search(r"cmdstat_publish:calls=(\d+)", self.ask("INFO", "commandstats"))
+        return int(found[1]) if found else 0
 
     def listeners(self) -> int:
         """How many processes listen for doorbells."""
