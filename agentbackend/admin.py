@@ -14,12 +14,19 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+from procrastinate.contrib.django.models import ProcrastinateJob, ProcrastinateWorker
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from audit.admin import BoundedPaginator
 from audit.admin_recording import AuditedModelAdmin, AuditedUserAdmin
 
+for _model in (ProcrastinateJob, ProcrastinateWorker):
+    if admin.site.is_registered(_model):
+        admin.site.unregister(_model)
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
@@ -100,3 +107,53 @@ class GroupAdmin(AuditedModelAdmin, DjangoGroupAdmin, ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
         return bool(request.user.is_superuser)
+
+
+@admin.register(ProcrastinateJob)
+class JobAdmin(ModelAdmin):
+    """What is queued: runs in the background, abandoned runs, maintenance. Read-only: runs are what is cancelled."""
+
+    list_display = ("id", "task_name", "state", "queue_name", "arguments", "attempts", "scheduled_at")
+    list_filter = ("status", "queue_name", "task_name")
+    fieldsets = (
+        (
+            None,
+            {"fields": (("id", "state"), ("task_name", "queue_name"), ("attempts", "scheduled_at"), "queueing_lock")},
+        ),
+        ("Arguments", {"fields": ("arguments",)}),
+        ("Events", {"fields": ("events",)}),
+    )
+    readonly_fields = ("state", "arguments", "events")
+    ordering = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = BoundedPaginator
+    actions = None
+    list_fullwidth = True
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @display(description="State", label={"todo": "info", "doing": "info", "succeeded": "success", "failed": "danger"})
+    def state(self, job: ProcrastinateJob) -> str:
+        return str(job.status)
+
+    @display(description="Arguments")
+    def arguments(self, job: ProcrastinateJob) -> str:
+        return ", ".join(f"{name}={value}" for name, value in job.args.items()) or "none"
+
+    @display(description="Events (UTC)")
+    def events(self, job: ProcrastinateJob) -> SafeString:
+        found = job.procrastinateevent_set.order_by("id")[:50]
+        return format_html_join(
+            "",
+            '<p class="console-row"><span>{}</span>{}</p>',
+            ((f"{event.at:%Y-%m-%d %H:%M:%S}", event.type) for event in found),
+        )

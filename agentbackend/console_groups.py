@@ -37,6 +37,7 @@ _SEES_RUNNING = (
 
 GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     ADMINISTRATORS: _SEES_RUNNING
+    | _permissions("procrastinate", "procrastinatejob", "view")
     | _permissions("orchestration", "agent", *_EVERY)
     | _permissions("tools", "tool", "add", "change", "view")
     | _permissions("tools", "toolversion", "add", "view")
@@ -54,6 +55,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("auth", "user", "view")
     | _permissions("auth", "group", "view"),
     OPERATORS: _SEES_RUNNING
+    | _permissions("procrastinate", "procrastinatejob", "view")
     | _permissions("audit", "auditevent", "view")
     | {("orchestration", "use_playground"), ("orchestration", "decide_interrupt")},
 }

@@ -16,6 +16,8 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 
 from agentbackend import readiness
+from agentbackend.dispatch.jobs import Jobs, JobsConfig
+from agentbackend.dispatch.workers import WorkerPlan, Workers
 from agentbackend.foundation import metrics
 from agentbackend.foundation.database import database
 from agentbackend.foundation.outbound import OutboundPolicy
@@ -47,6 +49,8 @@ class Service:
         self.writer = GroupWriter(database, gap=settings.WRITER_GROUP_GAP_MS / 1000)
         self.doorbell = Doorbell(_shared_layer())
         self.engine = Engine(database, self.writer, _engine_config(), self.doorbell)
+        self.jobs = Jobs(database, self.engine, JobsConfig(settings.EVENT_RETENTION_DAYS))
+        self.workers: Workers | None = None
         self.recorder = GatewayRecorder(self.writer)
         allowed = [*settings.OUTBOUND_ALLOWED_HOSTS, *key_set_host(settings.SUPABASE_URL)]
         policy = OutboundPolicy(
@@ -61,8 +65,11 @@ class Service:
         self.is_draining = False
         self._migrated = False
 
-    async def start(self) -> None:
-        """Open the pool, the writer, the model port and the engine; raises what keeps the service from working."""
+    async def start(self, *, concurrency: int | None = None) -> None:
+        """Open the pool, the writer, the model port, the engine and the workers; raises what keeps the service from working.
+
+        `concurrency`: background runs at once; None is what the settings say for a process that serves requests.
+        """
         plan = settings.DATABASE_PLAN
         await self.database.open(
             plan.runtime_conninfo,
@@ -74,6 +81,11 @@ class Service:
         self._model_port = open_model_port(_model_config(), prepare=instrument_client)
         self.engine.start(self._model_port)
         self.doorbell.start()
+        if concurrency is None:
+            concurrency = settings.WORKER_CONCURRENCY if settings.WORKER_IN_PROCESS else 0
+        self.workers = Workers(self.jobs, self.database, WorkerPlan(concurrency))
+        await self.workers.start()
+        self.engine.dispatcher = self.jobs
         loop = asyncio.get_running_loop()
         self._loops = [
             loop.create_task(self.recorder.refusals.run(), name="refusals"),
@@ -92,7 +104,11 @@ class Service:
     async def stop(self) -> None:
         """Drain: refuse new runs, let those going on finish or give them away, then close everything."""
         self.is_draining = True
+        if self.workers is not None:
+            self.workers.quiesce()
         await self.engine.stop(settings.SHUTDOWN_GRACE_SECONDS)
+        if self.workers is not None:
+            await self.workers.stop()
         await self.doorbell.stop()
         for loop in self._loops:
             loop.cancel()
@@ -111,6 +127,7 @@ class Service:
         readiness.register("migrations", self._migrations_are_applied)
         readiness.register("channel_layer", _ChannelLayerCheck())
         readiness.register("writer", self._writer_is_well)
+        readiness.register("worker", self._workers_work)
         readiness.register("accepting", self._is_accepting)
         register_refresher(self._refresh_gauges)
         debug.register_source("pool", self.database.statistics)
@@ -124,6 +141,11 @@ class Service:
             if await sync_to_async(pending_migrations)():
                 raise readiness.NotReadyError("migrations are missing")
             self._migrated = True
+
+    async def _workers_work(self) -> None:
+        idle = self.workers.idle if self.workers is not None else ["all"]
+        if idle:
+            raise readiness.NotReadyError(f"no jobs are fetched: {', '.join(idle)}")
 
     async def _is_accepting(self) -> None:
         if self.is_draining or not self.engine.is_accepting:

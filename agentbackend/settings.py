@@ -48,6 +48,9 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "WRITER_GROUP_GAP_MS": (float, 8.0),
     "STREAM_HEARTBEAT_SECONDS": (float, 15.0),
     "SHUTDOWN_GRACE_SECONDS": (float, 20.0),
+    "WORKER_IN_PROCESS": (bool, True),
+    "WORKER_CONCURRENCY": (int, 10),
+    "EVENT_RETENTION_DAYS": (int, 0),
     # tools
     "TOOL_MODULES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
@@ -163,6 +166,13 @@ RUN_HEARTBEAT_SECONDS: float = _read("RUN_HEARTBEAT_SECONDS")
 WRITER_GROUP_GAP_MS: float = _read("WRITER_GROUP_GAP_MS")
 STREAM_HEARTBEAT_SECONDS: float = _read("STREAM_HEARTBEAT_SECONDS")
 SHUTDOWN_GRACE_SECONDS: float = _read("SHUTDOWN_GRACE_SECONDS")
+WORKER_IN_PROCESS: bool = _read("WORKER_IN_PROCESS")
+WORKER_CONCURRENCY: int = _read("WORKER_CONCURRENCY")
+if WORKER_CONCURRENCY < 1:
+    raise ImproperlyConfigured("WORKER_CONCURRENCY: must be at least 1.")
+EVENT_RETENTION_DAYS: int = _read("EVENT_RETENTION_DAYS")
+if EVENT_RETENTION_DAYS < 0:
+    raise ImproperlyConfigured("EVENT_RETENTION_DAYS: must be 0 (for ever) or a number of days.")
 if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
     raise ImproperlyConfigured("RUN_HEARTBEAT_SECONDS: must be at most half of RUN_LEASE_SECONDS.")
 
@@ -236,12 +246,15 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_structlog",
+    "procrastinate.contrib.django",
     "audit",
     "tools",
     "a2a",
     "orchestration",
     "agentbackend",
 ]
+
+PROCRASTINATE_AUTODISCOVER_MODULE_NAME = None  # the jobs are defined in agentbackend.dispatch
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

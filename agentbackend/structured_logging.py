@@ -66,6 +66,7 @@ def configure_logging(level: str, *, debug: bool) -> None:
                 "django.server": {"level": "WARNING"},
                 "django_structlog": {"level": "ERROR"},  # the end of each request has a line of ours
                 "psycopg.pool": {"level": "ERROR"},
+                "procrastinate": {"level": "WARNING"},  # it tells of each job twice
                 "channels_redis.pubsub": {"level": "CRITICAL"},  # a traceback each second; the doorbell warns once
             },
         }

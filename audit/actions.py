@@ -41,6 +41,9 @@ TOOL_PUBLISHED: Final = "tool.published"
 TOOL_ENABLED: Final = "tool.enabled"
 TOOL_DISABLED: Final = "tool.disabled"
 
+# retention
+EVENTS_EXPIRED: Final = "retention.events_expired"
+
 # an error that a caller was shown
 ERROR_SHOWN: Final = "error.shown"
 

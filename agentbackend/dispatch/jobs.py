@@ -1,0 +1,113 @@
+"""The jobs: runs to be taken up, and the care for what runs leave behind.
+
+A job about a run says no more than "take this run": whether it is still to be taken the run's row decides, under its fence. So a job
+may be lost, done twice or done late without harm; the engine's sweep queues again what waits too long.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.jobs import Status
+
+from agentbackend.foundation.database import Database
+from orchestration.retention import expire_event_logs, pack_ended_runs
+
+logger = logging.getLogger(__name__)
+
+RUNS = "runs"
+"""Runs in the background: a job lasts as long as its run."""
+RECOVERY = "recovery"
+"""Runs that lost their owner: any process takes them up at once."""
+MAINTENANCE = "maintenance"
+
+KEEP_HOURS = 24
+_BATCH = 200
+_MOST_BATCHES = 50
+
+
+class TakesUpRuns(Protocol):
+    """What the jobs need of the engine."""
+
+    async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """What the jobs are told by the settings. `event_retention_days`: 0 keeps event logs for ever."""
+
+    event_retention_days: int = 0
+
+
+class Jobs:
+    """The application of the queue: what can be queued, and what is done with it. Opened on a pool that is open already."""
+
+    def __init__(self, database: Database, engine: TakesUpRuns, config: JobsConfig) -> None:
+        self.app = App(connector=PsycopgConnector())
+        self._database = database
+        self._engine = engine
+        self._config = config
+        # The names are in the database: never rename them while jobs may wait.
+        self._carry_out_run = self.app.task(name="runs.carry_out", queue=RUNS)(self._carry_out)
+        self._take_up_run = self.app.task(name="runs.take_up", queue=RECOVERY)(self._take_up)
+        self._care_for("maintenance.pack_event_logs", "* * * * *", self._pack)
+        self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
+        self._care_for("maintenance.remove_old_jobs", "17 * * * *", self._remove_old_jobs)
+        self._care_for("maintenance.end_stalled_jobs", "* * * * *", self._end_stalled_jobs)
+
+    def _care_for(self, name: str, cron: str, work: Callable[[int], Awaitable[None]]) -> None:
+        """Have something done at times, by one worker of all: procrastinate defers each moment once."""
+        task = self.app.task(name=name, queue=MAINTENANCE, queueing_lock=name)(work)
+        self.app.periodic(cron=cron)(task)
+
+    async def defer_claims(self, run_ids: Sequence[UUID], *, background: bool = False) -> None:
+        """`orchestration.dispatch.Dispatcher`: one job a run, unless one waits already."""
+        task = self._carry_out_run if background else self._take_up_run
+        for run_id in run_ids:
+            try:
+                await task.configure(queueing_lock=f"{task.name}:{run_id}").defer_async(run_id=str(run_id))
+            except AlreadyEnqueued:
+                continue
+
+    async def waiting(self) -> dict[str, int]:
+        """Jobs by status, over all queues: todo, doing, failed, ..."""
+        rows = await self._database.fetch_all("SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status")
+        return dict(rows)
+
+    # --- runs
+
+    async def _carry_out(self, run_id: str) -> None:
+        await self._engine.adopt(UUID(run_id))
+
+    async def _take_up(self, run_id: str) -> None:
+        await self._engine.adopt(UUID(run_id), wait=False)
+
+    # --- maintenance
+
+    async def _pack(self, timestamp: int) -> None:
+        for _ in range(_MOST_BATCHES):
+            if await pack_ended_runs(self._database, limit=_BATCH) < _BATCH:
+                return
+
+    async def _expire(self, timestamp: int) -> None:
+        for _ in range(_MOST_BATCHES):
+            days = self._config.event_retention_days
+            if await expire_event_logs(self._database, default_days=days, limit=_BATCH) < _BATCH:
+                return
+
+    async def _remove_old_jobs(self, timestamp: int) -> None:
+        await self.app.job_manager.delete_old_jobs(
+            nb_hours=KEEP_HOURS, include_failed=True, include_cancelled=True, include_aborted=True
+        )
+
+    async def _end_stalled_jobs(self, timestamp: int) -> None:
+        """Jobs whose worker is gone: their runs are found by the sweep, the rest comes round again by itself."""
+        for job in await self.app.job_manager.get_stalled_jobs():
+            logger.warning("the worker of a job is gone", extra={"job": job.id, "task": job.task_name})
+            await self.app.job_manager.finish_job(job, Status.FAILED, delete_job=False)
