@@ -126,6 +126,7 @@ class JobAdmin(ModelAdmin):
     readonly_fields = ("state", "arguments", "events")
     ordering = ("-id",)
     list_per_page = 50
+    list_max_show_all = 0
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator

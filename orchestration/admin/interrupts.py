@@ -46,17 +46,17 @@ class InterruptStatusFilter(admin.SimpleListFilter):
 class InterruptAdmin(ReadOnlyAdmin):
     """The list of questions and the page of one, where it is decided."""
 
-    list_display = ("asked", "status", "tool", "run_link", "owner", "decided")
+    list_display = ("asked", "state", "tool", "run_link", "owner", "decided")
     list_filter = (InterruptStatusFilter, PeriodFilter)
     list_select_related = ("run", "thread")
     identifiers = ("thread__owner_id", "run__public_id", "tool_call_id")
     uuid_identifiers = ("id", "run_id", "thread_id")
     search_help_text = "A question's, run's, thread's or owner's id, whole"
     fieldsets = (
-        (None, {"fields": ("message", ("status", "tool"), ("run_link", "thread_link"), ("asked", "decided"), "audit")}),
+        (None, {"fields": ("message", ("state", "tool"), ("run_link", "thread_link"), ("asked", "decided"), "audit")}),
         ("Call", {"fields": ("tool_call_id", "arguments")}),
     )
-    readonly_fields = ("asked", "status", "tool", "run_link", "thread_link", "decided", "arguments", "audit")
+    readonly_fields = ("asked", "state", "tool", "run_link", "thread_link", "decided", "arguments", "audit")
     actions_detail = ("call_again", "do_not_repeat")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Interrupt]:
@@ -125,7 +125,7 @@ class InterruptAdmin(ReadOnlyAdmin):
         return moment(interrupt.created_at)
 
     @display(description="Status")
-    def status(self, interrupt: Interrupt) -> SafeString:
+    def state(self, interrupt: Interrupt) -> SafeString:
         return status_badge(interrupt)
 
     @display(description="Tool")
