@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, Route, expect
@@ -198,6 +199,133 @@ async def test_what_a_model_writes_can_neither_run_nor_load_anything(pages: Page
         0
     )
     assert not [url for url in requested if not url.startswith(service.url)]
+
+
+async def answered_with(page: Page, *answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answer runs with these events, one list each; returns what was posted."""
+    posted: list[dict[str, Any]] = []
+    left = iter(answers)
+
+    async def answered(route: Route) -> None:
+        asked = route.request.post_data_json
+        posted.append(asked)
+        ids = {"threadId": asked["threadId"], "runId": asked["runId"]}
+        events = [{"type": "RUN_STARTED", "protocolVersion": "1.0", **ids}, *next(left)]
+        if events[-1].get("type") != "RUN_FINISHED":
+            events.append({"type": "RUN_FINISHED"})
+        events[-1] |= ids
+        body = "".join(
+            f"id: {asked['runId']}.{number}\ndata: {json.dumps(event)}\n\n" for number, event in enumerate(events, 1)
+        )
+        await route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    await page.route("**/ag-ui/events", answered)
+    return posted
+
+
+def said(text: str, message_id: str = "m") -> list[dict[str, Any]]:
+    return [
+        {"type": "TEXT_MESSAGE_START", "messageId": message_id, "role": "assistant"},
+        {"type": "TEXT_MESSAGE_CONTENT", "messageId": message_id, "delta": text},
+        {"type": "TEXT_MESSAGE_END", "messageId": message_id},
+    ]
+
+
+def interrupted_by(*interrupts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "RUN_FINISHED", "outcome": {"type": "interrupt", "interrupts": list(interrupts)}}
+
+
+REPEAT = {
+    "id": "q1",
+    "reason": "tool_call",
+    "message": "The tool send_parcel may have taken effect. What now?",
+    "responseSchema": {
+        "type": "object",
+        "properties": {"decision": {"type": "string", "enum": ["repeat", "skip"]}},
+        "required": ["decision"],
+    },
+}
+
+
+async def test_a_question_is_answered_with_what_its_schema_allows(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    posted = await answered_with(page, [interrupted_by(REPEAT)], said("It was sent again."))
+    await ask(page, "Send it")
+    question = page.get_by_role("group", name="A question to you")
+    await expect(question).to_contain_text("may have taken effect")
+    await expect(question.get_by_role("button")).to_have_text(["Repeat", "Skip", "Dismiss"])
+    await question.get_by_role("button", name="Repeat").click()
+    await expect(page.locator(".run").last).to_contain_text("It was sent again.")
+    await expect(question).to_contain_text("Repeat")
+    await expect(question.get_by_role("button")).to_have_count(0)
+    assert posted[1]["resume"] == [{"interruptId": "q1", "status": "resolved", "payload": {"decision": "repeat"}}]
+    assert posted[1]["threadId"] == posted[0]["threadId"]
+    assert posted[1]["runId"] != posted[0]["runId"]
+
+
+async def test_several_questions_are_answered_together(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    approval = {
+        "id": "q2",
+        "reason": "confirmation",
+        "message": "Shall the invoice be paid, too?",
+        "responseSchema": {
+            "type": "object",
+            "properties": {"approved": {"type": "boolean"}, "note": {"type": "string"}, "times": {"type": "integer"}},
+            "required": ["approved"],
+        },
+    }
+    posted = await answered_with(page, [interrupted_by(REPEAT, approval)], said("Done."))
+    await ask(page, "Send it")
+    questions = page.get_by_role("group", name="A question to you")
+    await questions.nth(0).get_by_role("button", name="Dismiss").click()
+    assert len(posted) == 1
+    await questions.nth(1).get_by_role("button", name="Answer").click()
+    assert len(posted) == 1, "nothing is agreed to by default"
+    await questions.nth(1).get_by_label("Approved").select_option("Yes")
+    await questions.nth(1).get_by_label("Note").fill("by Friday")
+    await questions.nth(1).get_by_label("Times").fill("2")
+    await questions.nth(1).get_by_role("button", name="Answer").click()
+    await expect(page.locator(".run").last).to_contain_text("Done.")
+    assert posted[1]["resume"] == [
+        {"interruptId": "q1", "status": "cancelled"},
+        {
+            "interruptId": "q2",
+            "status": "resolved",
+            "payload": {"approved": True, "note": "by Friday", "times": 2},
+        },
+    ]
+
+
+async def test_a_message_instead_of_an_answer_goes_on_without_one(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    posted = await answered_with(page, [interrupted_by(REPEAT)], said("As you like."))
+    await ask(page, "Send it")
+    await expect(page.get_by_role("group", name="A question to you")).to_be_visible()
+    await ask(page, "Never mind")
+    await expect(page.locator(".run").last).to_contain_text("As you like.")
+    await expect(page.get_by_role("group", name="A question to you")).to_contain_text("Not answered")
+    assert posted[1]["resume"] == [{"interruptId": "q1", "status": "cancelled"}]
+    assert posted[1]["messages"][-1]["content"] == "Never mind"
+
+
+async def test_what_a_process_that_ended_had_begun_is_taken_away(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    recovered = {"type": "CUSTOM", "name": "run_recovered", "value": {"attempt": 2, "discarded": ["m", "call"]}}
+    begun = {"type": "STEP_STARTED", "stepName": "model turn 1"}
+    ended = {"type": "STEP_FINISHED", "stepName": "model turn 1"}
+    call = [
+        {"type": "TOOL_CALL_START", "toolCallId": "call", "toolCallName": "send_parcel"},
+        {"type": "TOOL_CALL_END", "toolCallId": "call"},
+    ]
+    await answered_with(
+        page, [begun, *said("The half of"), *call, recovered, ended, begun, *said("The whole of it.", "n"), ended]
+    )
+    await ask(page, "Go on")
+    await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+    assert await page.locator(".bubble.assistant").all_inner_texts() == ["The whole of it."]
+    await expect(page.locator(".tool")).to_have_count(0)
+    await expect(page.locator(".steps li[data-status=done] .step-time")).to_have_count(1)
 
 
 async def test_on_a_narrow_screen_the_events_open_as_a_drawer(pages: Pages, service: RunningService):

@@ -69,7 +69,7 @@ function fieldsOf(schema) {
   const isSingle = properties.length === 1;
   return properties.map(([name, property]) => {
     const title = property.title ?? sentence(name);
-    const choices = choicesOf(property, title);
+    const choices = choicesOf(property, title, isSingle);
     if (choices && isSingle) return { name, title, choices };
     const input = choices ? selection(choices) : typed(property, name);
     input.required = schema.required?.includes(name) ?? false;
@@ -77,15 +77,16 @@ function fieldsOf(schema) {
   });
 }
 
-function choicesOf(property, title) {
+function choicesOf(property, title, isSingle) {
   if (Array.isArray(property.enum)) return property.enum.map((value) => ({ label: sentence(String(value)), value }));
   if (property.const !== undefined) return [{ label: title, value: property.const }];
   if (property.type !== "boolean") return null;
-  return property.title ? [{ label: title, value: true }, { label: "No", value: false }] : [{ label: "Yes", value: true }, { label: "No", value: false }];
+  return [{ label: property.title && isSingle ? title : "Yes", value: true }, { label: "No", value: false }];
 }
 
 function selection(choices) {
-  return element("select", {}, ...choices.map(({ label }, index) => element("option", { value: String(index), text: label })));
+  const none = element("option", { value: "", text: "Choose…" }); // nothing is agreed to by default
+  return element("select", {}, none, ...choices.map(({ label }, index) => element("option", { value: String(index), text: label })));
 }
 
 function typed(property, name) {
@@ -96,8 +97,9 @@ function typed(property, name) {
 function payloadOf(fields) {
   const payload = {};
   for (const { name, input, values, property } of fields) {
+    if (input.value === "") continue;
     if (values) payload[name] = values[Number(input.value)];
-    else if (input.value !== "") payload[name] = ["number", "integer"].includes(property.type) ? Number(input.value) : asJson(input.value, property);
+    else payload[name] = ["number", "integer"].includes(property.type) ? Number(input.value) : asJson(input.value, property);
   }
   return payload;
 }

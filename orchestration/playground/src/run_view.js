@@ -225,8 +225,9 @@ const HANDLERS = {
     this.fail({ code: event.code ?? "internal_error", message: event.message }, at);
   },
   STEP_STARTED(event, at) {
-    if (this.steps.has(event.stepName)) return; // a stream that is joined in the middle
-    const step = element("li", { "data-status": "running", title: event.stepName, text: stepTitle(event.stepName) });
+    const step = this.steps.get(event.stepName) ?? element("li", { title: event.stepName }); // known: it was cut off and is done again
+    step.replaceChildren(stepTitle(event.stepName));
+    step.dataset.status = "running";
     step.startedAt = at;
     this.steps.set(event.stepName, step);
     this.stepList.append(step);
