@@ -79,6 +79,7 @@ class Service:
         )
         self.writer.start()
         self._model_port = open_model_port(_model_config(), prepare=instrument_client)
+        await self._warn_of_others()
         self.engine.start(self._model_port)
         self.doorbell.start()
         if concurrency is None:
@@ -121,6 +122,13 @@ class Service:
         await self.database.close()
         await asyncio.to_thread(shutdown_telemetry)
         logger.info("the service has stopped")
+
+    async def _warn_of_others(self) -> None:
+        if not self.doorbell.is_shared and await self.engine.live.others_carry_out_runs():
+            logger.warning(
+                "another process seems to carry out runs on this database; without REDIS_URL processes learn of each "
+                "other's events by a query a second"
+            )
 
     def _register_sources(self) -> None:
         readiness.register("database", self._database_is_well)

@@ -258,6 +258,13 @@ class LiveRuns:
     def _foreign(self) -> list[RunChannel]:
         return [channel for channel in self._channels.values() if not channel.local and channel.subscriptions]
 
+    async def others_carry_out_runs(self) -> bool:
+        """Whether another process seems to hold runs; asked before this one holds any."""
+        row = await self._database.fetch_one(
+            "SELECT EXISTS (SELECT FROM orchestration_run WHERE status = 'running' AND lease_expires_at > now())"
+        )
+        return row is not None and bool(row[0])
+
     # --- heartbeats, and the ends that nothing else tells
 
     async def beat_forever(self, seconds: float) -> None:
