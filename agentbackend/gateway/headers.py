@@ -23,7 +23,9 @@ DEFAULT_ROLE = "user"
 
 _GATEWAY_PREFIXES = ("x-supabase-", "x-gateway-")
 # Beside the gateway's own: where two values would let two readers of one request see different ones.
-_SINGLE = frozenset({"authorization", "content-length", "host", "last-event-id", "origin", SESSION_ID})
+_SINGLE = frozenset(
+    {"authorization", "content-length", "host", "last-event-id", "origin", "sec-fetch-site", SESSION_ID}
+)
 _FORWARDING_PREFIXES = ("forwarded", "x-forwarded", "x-original-", "x-envoy-", "cf-")
 _FORWARDING = frozenset(
     {"via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip"}

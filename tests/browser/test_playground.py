@@ -99,12 +99,14 @@ async def test_a_refusal_says_its_code_and_what_to_do(pages: Pages, service: Run
     await expect(page.locator(".run[data-status=success]")).to_have_count(1)
 
 
+async def broken_off(route: Route) -> None:
+    """The run begins, and its first frames arrive."""
+    answer = await route.fetch()
+    await route.fulfill(response=answer, body="\n\n".join((await answer.text()).split("\n\n")[:6]) + "\n\n")
+
+
 async def test_a_broken_connection_mends_itself(pages: Pages, service: RunningService):
     page = await opened(pages, service)
-
-    async def broken_off(route: Route) -> None:
-        answer = await route.fetch()
-        await route.fulfill(response=answer, body="\n\n".join((await answer.text()).split("\n\n")[:6]) + "\n\n")
 
     await page.route("**/ag-ui/events", broken_off)
     await ask(page, WEATHER)
@@ -119,10 +121,6 @@ async def test_a_connection_that_stays_broken_is_said_and_the_run_can_be_followe
     page = await pages.open()
     await page.clock.install()
     await page.goto(f"{service.url}/playground/")
-
-    async def broken_off(route: Route) -> None:
-        answer = await route.fetch()
-        await route.fulfill(response=answer, body="\n\n".join((await answer.text()).split("\n\n")[:6]) + "\n\n")
 
     await page.route("**/ag-ui/events", broken_off)
     await page.route("**/ag-ui/runs/*/events*", lambda route: route.abort("connectionrefused"))
@@ -347,9 +345,28 @@ async def test_outside_debug_the_console_session_is_enough(
     await page.goto(f"{url}/playground/")
     await administrator.sign_in(page, f"{url}/playground/")
     await expect(page.get_by_label("Role")).to_have_count(0)
+    await page.route("**/playground/events", broken_off)
     await ask(page, WEATHER)
     await expect(page.locator(".run[data-status=success] .bubble.assistant")).to_contain_text("London")
+    await assert_every_event_once(page)
+    await page.unroute("**/playground/events")
     await ask(page, "Tell me a long story")
     await expect(page.locator(".bubble.assistant").last).to_contain_text("Every")
     await page.get_by_role("button", name="Stop").click()
     await expect(page.locator(".run[data-status=cancelled]")).to_contain_text("Stopped")
+    await assert_the_session_is_used_by_the_page_only(page, url)
+
+
+async def assert_the_session_is_used_by_the_page_only(page: Page, url: str) -> None:
+    begun_by_a_link = await page.request.get(f"{url}/playground/events?user_message=hello")
+    assert begun_by_a_link.status == 405
+    run = f"{url}/playground/runs/{await page.locator('#run-id').inner_text()}"
+    for headers, status in (
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://elsewhere.invalid"}, 403),
+    ):
+        assert (await page.request.get(f"{run}/events", headers=headers)).status == status
+    assert (await page.request.post(f"{run}/cancel", headers={"Origin": "https://elsewhere.invalid"})).status == 403
+    assert (await page.request.post(f"{run}/cancel")).status == 403
