@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -51,35 +51,41 @@ class MeasuredService:
 
 
 @contextmanager
-def measured_service(model_port: int) -> Iterator[MeasuredService]:
-    """Start the service with the model on `model_port`, and stop it."""
+def measured_service(
+    model_port: int, *, program: Sequence[str] = ("manage.py",), folder: Path | None = None, **settings: str
+) -> Iterator[MeasuredService]:
+    """Start the service with the model on `model_port`, and stop it. With a `folder` it shares the database of others there."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="agentbackend-bench-") as folder:
-        Path(folder).chmod(0o755)
+    with ExitStack() as stack:
+        base = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentbackend-bench-")))
+        base.chmod(0o755)
         environment = {
             **os.environ,
             "AGENTBACKEND_IGNORE_ENV_FILES": "1",
-            "AGENTBACKEND_DATA_DIR": folder,
+            "AGENTBACKEND_DATA_DIR": str(base),
             "DJANGO_DEBUG": "1",
             "DJANGO_SECRET_KEY": "only-for-a-measurement-on-this-machine",
             "MOCK_WEATHER_TOOL_API_KEY": "bench",
             "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
             "OPENAI_MODEL": "paced",
             "LOG_LEVEL": "WARNING",
+            **settings,
         }
-        with (Path(folder) / "service.log").open("wb") as log:
+        output = base / f"service-{port}.log"
+        with output.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve", "--port", str(port)],
+                [sys.executable, *program, "serve", "--port", str(port)],
                 cwd=ROOT,
                 env=environment,
                 stdout=log,
                 stderr=log,
             )
         try:
-            _wait(port, process, Path(folder) / "service.log")
+            _wait(port, process, output)
             yield MeasuredService(port, process.pid)
         finally:
-            process.send_signal(signal.SIGTERM)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
             process.wait(60)
 
 

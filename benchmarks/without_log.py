@@ -1,0 +1,20 @@
+"""`manage.py` with a writer that forgets: what a run costs without its log. Nothing is kept: for measurements only."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+from agentbackend.foundation.writer import GroupWriter, Unit
+
+
+async def _forget(self: GroupWriter, group: list[Unit]) -> None:
+    self._settle(group, {(unit.run_id, unit.fence) for unit in group if unit.run_id is not None})
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentbackend.settings")
+    GroupWriter._commit_group = _forget  # type: ignore[method-assign]
+    execute_from_command_line(sys.argv)
