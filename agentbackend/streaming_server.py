@@ -3,6 +3,9 @@
 Stock Daphne queues each part of a streamed answer and wakes the reactor for it, and it keeps whatever a slow reader does not take. Here
 a part goes straight to the socket when nothing is queued, and `send` waits while the transport's buffer is full, so that a reader who is
 slow slows nobody but itself. The first and the last part, TLS and errors stay on Daphne's own path.
+
+What never becomes a request (a line too long, headers too large, no HTTP) is answered here, as a problem like any other; and bodies are
+left alone, where Twisted would parse forms on its own.
 """
 
 from __future__ import annotations
@@ -13,12 +16,79 @@ from typing import Any
 
 # The event loop of Daphne's reactor is chosen before daphne.server is imported.
 from agentbackend import event_loop  # noqa: F401  isort:skip
-from daphne.http_protocol import WebRequest
+import daphne.server
+from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.server import Server
 from twisted.internet import interfaces, tcp
+from twisted.web import http
 from zope.interface import implementer
 
+from agentbackend.foundation.problems import Problem
+
 logger = logging.getLogger(__name__)
+
+
+MAX_LINE_BYTES = 64 * 1024
+"""Longest request line and header line, and the most that all header lines may have together."""
+
+
+class _Request(WebRequest):  # type: ignore[misc]
+    """A request whose body is for the application alone."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._parsePOSTFormSubmission = False
+
+
+class _Channel(http.HTTPChannel):  # type: ignore[misc]
+    """A connection that says why it refuses what is no request."""
+
+    MAX_LENGTH = MAX_LINE_BYTES
+    totalHeadersSize = 2 * MAX_LINE_BYTES
+
+    def lineReceived(self, line: bytes) -> None:
+        """One line of a request's head."""
+        self._lines_seen = getattr(self, "_lines_seen", 0) + 1
+        super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """The request line, or a header line, is longer than MAX_LENGTH."""
+        self._refuse("headers_too_large" if getattr(self, "_lines_seen", 0) else "uri_too_long")
+
+    def allHeadersReceived(self) -> None:
+        """The head is complete: what comes next begins with a request line again."""
+        self._lines_seen = 0
+        super().allHeadersReceived()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self._refuse("headers_too_large" if self._receivedHeaderSize > self.totalHeadersSize else "malformed_request")
+
+    def _refuse(self, code: str) -> None:
+        problem = Problem(code)
+        body = problem.body()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (problem.kind.status, http.RESPONSES.get(problem.kind.status, b"Refused"), len(body), body)
+        )
+        self.loseConnection()
+
+
+class _HTTPFactory(HTTPFactory):  # type: ignore[misc]
+    """Makes the connections and requests above."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.protocol = lambda: http._GenericHTTPChannelProtocol(_Channel())
+
+    def buildProtocol(self, address: Any) -> Any:
+        """A connection whose requests are ours."""
+        protocol = super().buildProtocol(address)
+        protocol.requestFactory = _Request
+        return protocol
+
+
+daphne.server.HTTPFactory = _HTTPFactory
 
 
 @implementer(interfaces.IPushProducer)

@@ -38,7 +38,7 @@ def test_readiness_names_each_check_with_its_duration(service: RunningService) -
         answer = client.get("/readiness")
     document = answer.json()
     assert (answer.status_code, document["status"]) == (200, "ready")
-    assert set(document["checks"]) == {"database", "migrations", "channel_layer", "writer", "accepting"}
+    assert set(document["checks"]) == {"database", "migrations", "channel_layer", "writer", "worker", "accepting"}
     assert all(check["ok"] and check["duration_ms"] >= 0 for check in document["checks"].values())
 
 
