@@ -21,6 +21,9 @@ class RequestContextMiddleware(RequestMiddleware):  # type: ignore[misc]
         """After the view. The package forgets everything here, but Django logs refusals after the last middleware."""
         super().handle_response(request, response)
         _bind(request)
+        found = request_id(request)
+        if found:
+            response.headers.setdefault("X-Request-ID", found)
 
     @staticmethod
     def format_request(request: HttpRequest) -> str:

@@ -53,7 +53,7 @@ class ChatCompletions:
         self._first_token_timeout = first_token_timeout
         self._idle_timeout = idle_timeout
         self._sleep = sleep
-        self._asks_for_usage = True
+        self._refused: dict[str, frozenset[str]] = {}  # by model: parameters that its server does not know
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelEvent]]]:
@@ -108,23 +108,27 @@ class ChatCompletions:
         raise AssertionError("unreachable: reraise is on")
 
     async def _send(self, request: ModelRequest) -> httpx2.Response:
-        asks_for_usage = self._asks_for_usage
-        try:
-            return await self._post(request, asks_for_usage)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if not asks_for_usage or "stream_options" not in error.message:
-                raise
-            logger.info("the model's provider knows no stream_options; going on without token counts")
-            self._asks_for_usage = False
-            return await self._post(request, asks_for_usage=False)
+        """Post the request; without what its server turns out not to know, now and from then on."""
+        while True:
+            refused = self._refused.get(request.model, frozenset())
+            try:
+                return await self._post(_parameters(request, refused))
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                unknown = next((name for name in _DISPENSABLE if name not in refused and name in error.message), None)
+                if unknown is None:
+                    raise
+                logger.info(
+                    "the model's server does not know a parameter; going on without it", extra={"parameter": unknown}
+                )
+                self._refused[request.model] = refused | {unknown}
 
-    async def _post(self, request: ModelRequest, asks_for_usage: bool) -> httpx2.Response:
+    async def _post(self, parameters: dict[str, Any]) -> httpx2.Response:
         # The package's generic request: its typed one walks through every message and tool by their annotations, which costs
         # more than all the rest of the request.
         return await self._client.post(
             "/chat/completions",
             cast_to=httpx2.Response,
-            content=orjson.dumps(_parameters(request, asks_for_usage)),
+            content=orjson.dumps(parameters),
             options={"headers": _RAW_STREAM},
         )
 
@@ -162,15 +166,20 @@ class ChatCompletions:
         yield decoder.end()
 
 
-def _parameters(request: ModelRequest, asks_for_usage: bool) -> dict[str, Any]:
+_DISPENSABLE = ("stream_options", "max_completion_tokens")
+"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name."""
+
+
+def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": True}
     if request.tools:
         parameters["tools"] = request.tools
     if request.temperature is not None:
         parameters["temperature"] = request.temperature
     if request.max_output_tokens is not None:
-        parameters["max_completion_tokens"] = request.max_output_tokens
-    if asks_for_usage:
+        name = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
+        parameters[name] = request.max_output_tokens
+    if "stream_options" not in refused:
         parameters["stream_options"] = {"include_usage": True}
     return parameters
 

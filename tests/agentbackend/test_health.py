@@ -168,3 +168,11 @@ def test_a_redis_that_is_away_is_named_and_welcome_back(
         _readiness_until(service, 200)
         service.stop()
         server.terminate()
+
+
+def test_every_answer_repeats_the_requests_id(service: RunningService):
+    with service.client() as client:
+        for path in ("/health", "/admin/login/", "/nothing-here"):
+            assert (
+                client.get(path, headers={"X-Request-ID": "of-the-caller"}).headers["x-request-id"] == "of-the-caller"
+            )

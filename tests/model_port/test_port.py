@@ -308,6 +308,17 @@ async def test_without_a_usable_retry_after_the_wait_is_short(headers: list[str]
     assert 0.0 <= waited[0] < 1.0
 
 
+async def test_a_server_that_knows_only_the_old_name_of_the_limit_is_given_that_from_then_on() -> None:
+    limited = ModelRequest("some-model", [{"role": "user", "content": "hello"}], max_output_tokens=9)
+    refusal = error(400, message="Unrecognized request argument supplied: max_completion_tokens")
+    async with raw_server(USAGE_REFUSED, refusal, streams(HELLO)) as server, port_at(server.url) as port:
+        await read(port, limited)
+        await read(port, limited)
+    assert [[request.body.get(name) for name in ("max_completion_tokens", "max_tokens")] for request in server.requests] == [
+        [9, None], [9, None], [None, 9], [None, 9],
+    ]  # fmt: skip
+
+
 async def test_stream_options_are_dropped_once_refused_and_stay_dropped() -> None:
     async with raw_server(USAGE_REFUSED, streams(HELLO)) as server, port_at(server.url) as port:
         await read(port)
