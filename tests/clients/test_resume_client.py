@@ -45,10 +45,10 @@ def drive(installed_clients: Path, service: RunningService, project_root: Path) 
     script = Path(shutil.copy(SOURCES / "resume.mjs", installed_clients))
     module = project_root / "clients" / "agui-resume" / "src" / "index.js"
 
-    def play(client: str, scenario: str, caller: Caller, breaks: Iterator[Break], *more: str) -> dict[str, Any]:
+    def play(client: str, scenario: str, caller: Caller, breaks: Iterator[Break]) -> dict[str, Any]:
         with CuttingProxy(service.port, breaks) as proxy:
             command = [executable("node"), str(script), client, scenario, f"{proxy.url}/ag-ui", caller.id, str(module)]
-            ended = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False)
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             assert ended.returncode == 0, ended.stderr
             seen: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
             return {**seen, "cuts": proxy.cuts}
@@ -134,4 +134,4 @@ def test_a_run_is_followed_from_a_number_over_breaks(service: RunningService, dr
     caller = Caller()
     seen = drive("client-1.0", "followed", caller, iter([Break(100_000), Break(900), Break(900)]))
     log = service.stream(caller, "GET", f"/ag-ui/runs/{seen['runId']}/events")
-    assert [event["id"] for event in seen["joined"]] == [frame.id for frame in log[2:]]
+    assert [event["id"] for event in seen["followed"]] == [frame.id for frame in log[2:]]

@@ -4,10 +4,10 @@
 
 const [packageName, scenario, baseUrl, userId, modulePath] = process.argv.slice(2);
 const { HttpAgent } = await import(packageName);
-const { followRun, joinThread, resumingFetch } = await import(modulePath);
+const { followRun, resumingFetch } = await import(modulePath);
 
 const headers = { "X-Supabase-User-ID": userId };
-const seen = { events: [], text: "", runs: [], errors: [], reconnecting: 0, reconnected: 0, joined: [] };
+const seen = { events: [], text: "", runs: [], errors: [], reconnecting: 0, reconnected: 0, followed: [] };
 const options = {
   initialDelayMs: 20,
   maxDelayMs: 200,
@@ -39,7 +39,7 @@ async function ask(content, parameters = {}) {
 }
 
 async function take(events) {
-  for await (const { id, event } of events) seen.joined.push({ id, type: event.type, messages: event.messages?.length });
+  for await (const { id, event } of events) seen.followed.push({ id, type: event.type });
 }
 
 const runId = crypto.randomUUID();
@@ -85,13 +85,6 @@ const scenarios = {
     make();
     await ask("hello", { runId });
     await take(followRun({ ...options, baseUrl, headers, runId, after: 2 }));
-  },
-  async joined() {
-    make();
-    const asked = ask("demo: slow 200", { runId });
-    await new Promise((resolve) => agent.subscribe({ onTextMessageContentEvent: resolve }));
-    await take(joinThread({ ...options, baseUrl, headers, threadId: agent.threadId, agentId: process.argv[7] }));
-    await asked;
   },
 };
 
