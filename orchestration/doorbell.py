@@ -1,11 +1,14 @@
 """Doorbells: what processes tell each other over a shared channel layer, so that nobody has to wait for the next poll.
 
 A doorbell is a hint and carries no event: who hears one looks into the database at once instead of within the second. A lost one
-costs that second. All processes listen on one group; a process sends one message for all its runs, at most one every `gap` seconds:
+costs that second. Each process has a channel of its own and joins one group, which is told
 
-- `committed`: runs with the number of their last committed event. Sent only for runs that somebody watches from another process.
-- `watched`: runs that the sender's readers watch and that it does not carry out; repeated while they do.
+- `watched`: runs that the sender's readers watch and that it does not carry out; repeated while they do;
 - `cancelled`: runs whose cancellation was asked for.
+
+Who carries out a run then sends to the channels of those who watch it, and to nobody else,
+
+- `committed`: runs with the number of their last committed event; one message for all runs of a process, not one an event.
 
 Ringing notes the fact and returns; a task of its own sends. While the layer is away nothing is kept for it.
 """
@@ -15,17 +18,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
-
-from agentbackend.foundation.identifiers import uuid7
 
 logger = logging.getLogger(__name__)
 
 GROUP = "runs"
 GAP_SECONDS = 0.01
-"""Shortest time between two messages of a process."""
+"""Shortest time between two rings of a process."""
 RENEW_SECONDS = 10.0
 """How often a process repeats which runs it watches."""
 WATCHED_SECONDS = 30.0
@@ -42,6 +44,7 @@ class SharedLayer(Protocol):
     async def new_channel(self, prefix: str = ...) -> str: ...  # noqa: D102
     async def group_add(self, group: str, channel: str) -> None: ...  # noqa: D102
     async def group_send(self, group: str, message: dict[str, Any]) -> None: ...  # noqa: D102
+    async def send(self, channel: str, message: dict[str, Any]) -> None: ...  # noqa: D102
     async def receive(self, channel: str) -> dict[str, Any]: ...  # noqa: D102
 
 
@@ -57,9 +60,9 @@ class Doorbell:
         self.watched_here: Callable[[], Iterable[UUID]] = tuple
         self._layer = layer
         self._gap_seconds = gap_seconds
-        self._name = uuid7().hex
-        self._believed_until: dict[UUID, float] = {}
-        self._committed: dict[UUID, int] = {}
+        self._channel = ""
+        self._watchers: dict[UUID, dict[str, float]] = {}
+        self._committed: dict[str, dict[UUID, int]] = {}
         self._watched: set[UUID] = set()
         self._cancelled: set[UUID] = set()
         self._due = asyncio.Event()
@@ -80,7 +83,7 @@ class Doorbell:
     @property
     def watched_elsewhere(self) -> set[UUID]:
         """The runs that readers in other processes watch, as far as it was heard."""
-        return set(self._believed_until)
+        return set(self._watchers)
 
     def start(self) -> None:
         """Begin to listen and to send; call inside the event loop."""
@@ -107,9 +110,12 @@ class Doorbell:
 
     def ring(self, run_id: UUID, seq: int) -> None:
         """The run's events up to `seq` are committed. Heard where somebody watches."""
-        if run_id in self._believed_until:
-            self._committed[run_id] = seq
-            self._due.set()
+        watchers = self._watchers.get(run_id)
+        if not watchers:
+            return
+        for channel in watchers:
+            self._committed.setdefault(channel, {})[run_id] = seq
+        self._due.set()
 
     def ring_cancel(self, run_id: UUID) -> None:
         """The run's cancellation was asked for."""
@@ -136,11 +142,16 @@ class Doorbell:
             self._due.set()
 
     async def _send(self, layer: SharedLayer) -> bool:
-        """Send all that is due as one message; returns whether the layer took it."""
-        message = self._take()
+        """Send all that is due; returns whether the layer took it."""
+        self._due.clear()
+        committed, self._committed = self._committed, {}
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await _send_twice(layer, message)
+                if self._watched or self._cancelled or self._is_down:
+                    await self._tell_all(layer)
+                for channel, runs in committed.items():
+                    bells = [(run_id.bytes, seq) for run_id, seq in runs.items()]
+                    await _twice(partial(layer.send, channel, {"type": "doorbell", "committed": bells}))
         except Exception as error:  # whatever the layer's backend raises: a bell that fails disturbs nobody
             self._note_down(error)
             return False
@@ -149,18 +160,16 @@ class Doorbell:
             logger.info("other processes can be told of events again")
         return True
 
-    def _take(self) -> dict[str, Any]:
-        self._due.clear()
-        committed, self._committed = self._committed, {}
+    async def _tell_all(self, layer: SharedLayer) -> None:
         watched, self._watched = self._watched, set()
         cancelled, self._cancelled = self._cancelled, set()
-        return {
+        message = {
             "type": "doorbell",
-            "from": self._name,
-            "committed": [(run_id.bytes, seq) for run_id, seq in committed.items()],
+            "from": self._channel,
             "watched": [run_id.bytes for run_id in watched],
             "cancelled": [run_id.bytes for run_id in cancelled],
         }
+        await _twice(partial(layer.group_send, GROUP, message))
 
     def _note_down(self, error: Exception) -> None:
         if not self._is_down:
@@ -182,7 +191,11 @@ class Doorbell:
 
     def _forget_old_watches(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._believed_until = {run_id: until for run_id, until in self._believed_until.items() if until > now}
+        fresh = {
+            run_id: {channel: until for channel, until in watchers.items() if until > now}
+            for run_id, watchers in self._watchers.items()
+        }
+        self._watchers = {run_id: watchers for run_id, watchers in fresh.items() if watchers}
 
     # --- listening
 
@@ -197,24 +210,27 @@ class Doorbell:
 
     async def _listen(self, layer: SharedLayer) -> None:
         async with asyncio.timeout(SEND_SECONDS):
-            await layer.group_send(GROUP, self._take())  # an unreachable layer fails here, where nothing is left behind
+            await self._tell_all(layer)  # an unreachable layer fails here, where nothing is left behind
             channel = await layer.new_channel("doorbell")
             await layer.group_add(GROUP, channel)
+        self._channel = channel
         self._renew()
         while True:
             self._hear(await layer.receive(channel))
 
     def _hear(self, message: Mapping[str, Any]) -> None:
-        if message.get("from") == self._name:
+        sender = str(message.get("from", ""))
+        if sender and sender == self._channel:
             return
         try:
-            committed = {UUID(bytes=run_id): int(seq) for run_id, seq in message["committed"]}
-            watched = [UUID(bytes=run_id) for run_id in message["watched"]]
-            cancelled = [UUID(bytes=run_id) for run_id in message["cancelled"]]
-        except (KeyError, TypeError, ValueError):
+            committed = {UUID(bytes=run_id): int(seq) for run_id, seq in message.get("committed", ())}
+            watched = [UUID(bytes=run_id) for run_id in message.get("watched", ())]
+            cancelled = [UUID(bytes=run_id) for run_id in message.get("cancelled", ())]
+        except (TypeError, ValueError):
             self._note_unreadable()
             return
-        self._note_watched(watched)
+        if sender:
+            self._note_watched(watched, sender)
         if committed:
             self.on_committed(committed)
         if cancelled:
@@ -225,19 +241,19 @@ class Doorbell:
             self._heard_unreadable = True
             logger.warning("a doorbell of another process cannot be read; it may be of another version")
 
-    def _note_watched(self, run_ids: Iterable[UUID]) -> None:
+    def _note_watched(self, run_ids: Iterable[UUID], channel: str) -> None:
         until = asyncio.get_running_loop().time() + WATCHED_SECONDS
         for run_id in run_ids:
-            self._believed_until[run_id] = until
+            self._watchers.setdefault(run_id, {})[channel] = until
 
 
-async def _send_twice(layer: SharedLayer, message: dict[str, Any]) -> None:
+async def _twice(send: Callable[[], Awaitable[None]]) -> None:
     """Send; once more when that fails, because a connection that idled over a restart of the backend fails once."""
     try:
-        await layer.group_send(GROUP, message)
+        await send()
     except Exception as error:
         logger.debug("a doorbell is rung again", extra={"reason": type(error).__name__})
-        await layer.group_send(GROUP, message)
+        await send()
 
 
 def _ignore(_: object) -> None:

@@ -28,7 +28,7 @@ MAX_BEHIND_BYTES = 256 * 1024
 
 POLL_SECONDS = 0.8
 """Below one, so that with its query a round is over within the second."""
-_POLL_GAP_SECONDS = 0.005
+_POLL_GAP_SECONDS = 0.01
 """However often doorbells ring, rounds are this far apart."""
 NO_RUN = sys.maxsize
 """The end of the log of a run that does not exist any more: beyond every cursor."""

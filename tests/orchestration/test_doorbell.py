@@ -31,15 +31,23 @@ class _Layer(InMemoryChannelLayer):
         self.messages: list[dict[str, Any]] = []
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await self._take(message)
+        await super().group_send(group, message)
+
+    async def send(self, channel: str, message: dict[str, Any]) -> None:
+        if "committed" in message:  # others come from group_send
+            await self._take(message)
+        await super().send(channel, message)
+
+    async def _take(self, message: dict[str, Any]) -> None:
         if self.is_stuck:
             await asyncio.Event().wait()
         if self.is_away:
             raise ConnectionError("the layer is away")
         self.messages.append(message)
-        await super().group_send(group, message)
 
     def sent(self, kind: str) -> list[dict[str, Any]]:
-        return [message for message in self.messages if message[kind]]
+        return [message for message in self.messages if message.get(kind)]
 
 
 class _Process:
@@ -125,6 +133,20 @@ async def test_nothing_is_sent_for_a_run_that_nobody_watches_elsewhere(
         await owner.doorbell.stop()  # sends what is due
     assert reader.take()[0]
     assert layer.sent("committed") == layer.sent("watched") == []
+
+
+async def test_only_those_who_watch_are_rung_for(database_pool: Database, writer: GroupWriter, layer: _Layer) -> None:
+    run_id = await stored_run(database_pool)
+    async with processes(database_pool, layer, 4) as (owner, *viewers, idle):
+        heard: list[object] = []
+        idle.doorbell.on_committed = owner.doorbell.on_committed = heard.append
+        subscriptions = [viewer.live.subscribe(run_id, str(run_id)) for viewer in viewers]
+        await until(lambda: len(layer.sent("watched")) == 2)
+        say(journal_of(owner, run_id, writer), "for two")
+        async with asyncio.timeout(10):
+            for subscription in subscriptions:
+                await subscription.wait()
+    assert (len(layer.sent("committed")), heard) == (2, [])
 
 
 async def test_one_message_tells_of_all_runs_of_a_group(
@@ -228,7 +250,7 @@ async def test_messages_that_cannot_be_read_disturb_nobody(
 ) -> None:
     run_id = await stored_run(database_pool)
     async with processes(database_pool, layer) as (owner, viewer):
-        for bad in ({"type": "doorbell"}, {"committed": [1], "watched": [], "cancelled": []}, {"committed": None}):
+        for bad in ({"committed": [1]}, {"committed": None}, {"from": 3, "watched": ["x"]}):
             await InMemoryChannelLayer.group_send(layer, GROUP, bad)
         viewer.live.subscribe(run_id, str(run_id))
         await until(lambda: run_id in owner.doorbell.watched_elsewhere)
