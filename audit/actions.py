@@ -28,6 +28,8 @@ RUN_INTERRUPTED: Final = "run.interrupted"
 RUN_RECOVERED: Final = "run.recovered"
 MODEL_TURN: Final = "model.turn"
 
+THREAD_CHANGED: Final = "thread.changed"
+THREAD_DELETED: Final = "thread.deleted"
 INTERRUPT_DECIDED: Final = "interrupt.decided"
 
 # a tool call

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qsl, quote
 
 import orjson
@@ -28,11 +28,11 @@ from agentbackend.foundation.problems import Problem
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Outcome, Target, entry
+from orchestration import events as ev
 from orchestration.dialects import Dialect, choose_dialect
 from orchestration.engine import Engine, RunRequest
 from orchestration.run_input import RunInput, parse_run_input, require_storable, single_message_input
 from orchestration.store import RunReference, find_by_idempotency_key, find_run, standing_thread
-from orchestration.stream import RunFollower
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _STREAM_HEADERS: Headers = [
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class HttpRequest:
     """What a handler needs of an HTTP request. Header names are lower case; of a repeated query name the last counts."""
 
     method: str
@@ -57,6 +57,14 @@ class _Request:
     query: dict[str, str]
     body: bytes
     arguments: dict[str, str]
+
+
+class Reader(Protocol):
+    """What is streamed: pieces of an SSE body, and a way to stop watching."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None: ...  # noqa: D102
 
 
 class RunConsumer(AsyncConsumer):
@@ -102,7 +110,7 @@ class RunConsumer(AsyncConsumer):
             self._record(actions.REQUEST_CLIENT_GONE)
         raise StopConsumer
 
-    async def answer(self, request: _Request) -> None:
+    async def answer(self, request: HttpRequest) -> None:
         """Answer one request; a Problem raised before the first header becomes the answer."""
         raise NotImplementedError
 
@@ -120,9 +128,9 @@ class RunConsumer(AsyncConsumer):
             logger.exception("a request failed")
             await self._refuse(Problem("internal_error"))
 
-    def _request(self) -> _Request:
+    def _request(self) -> HttpRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
-        return _Request(
+        return HttpRequest(
             method=self.scope["method"],
             headers=headers,
             query=_query(self.scope.get("query_string", b"")),
@@ -132,7 +140,7 @@ class RunConsumer(AsyncConsumer):
 
     # --- answers
 
-    async def stream(self, run: RunReference, follower: RunFollower, dialect: Dialect) -> None:
+    async def stream(self, run: RunReference, follower: Reader, dialect: Dialect) -> None:
         """Open the answer and send the run's events until its terminal one."""
         self._run = run
         metrics.streams_open.inc()
@@ -144,7 +152,7 @@ class RunConsumer(AsyncConsumer):
             follower.close()
             metrics.streams_open.dec()
 
-    async def _send_events(self, follower: RunFollower, dialect: Dialect) -> None:
+    async def _send_events(self, follower: Reader, dialect: Dialect) -> None:
         try:
             async for piece in follower:
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -167,6 +175,13 @@ class RunConsumer(AsyncConsumer):
         """Answer with a JSON document."""
         await self._start(status, [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *headers])
         await self.send({"type": "http.response.body", "body": orjson.dumps(document), "more_body": False})
+
+    async def send_nothing_yet(self, thread_id: str, run_id: str) -> None:
+        """A stream of a thread that does not exist yet: it begins and ends."""
+        events = (ev.RunStarted(thread_id=thread_id, run_id=run_id), ev.RunFinished(thread_id=thread_id, run_id=run_id))
+        await self._start(200, _STREAM_HEADERS)
+        body = b"".join(b"data: %b\n\n" % ev.encode(event) for event in events)
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def send_nothing(self) -> None:
         """Answer 204: there is nothing to add."""
@@ -224,7 +239,7 @@ class RunConsumer(AsyncConsumer):
         self,
         run_input: RunInput,
         dialect: Dialect,
-        request: _Request,
+        request: HttpRequest,
         *,
         agent: str = "",
         standing_key: str | None = None,
@@ -290,7 +305,7 @@ class EventsConsumer(RunConsumer):
 
     methods: ClassVar[tuple[str, ...]] = ("GET", "POST")
 
-    async def answer(self, request: _Request) -> None:
+    async def answer(self, request: HttpRequest) -> None:
         """Begin a run, or resume the one that Last-Event-ID names."""
         if request.method == "POST":
             await self._post(request)
@@ -299,13 +314,13 @@ class EventsConsumer(RunConsumer):
         else:
             await self._get(request)
 
-    async def _post(self, request: _Request) -> None:
-        _require_json(request.headers)
+    async def _post(self, request: HttpRequest) -> None:
+        require_json(request.headers)
         run_input = parse_run_input(request.body)
         dialect = _dialect(request.query, "ag-ui", run_input.protocol_version)
         await self.begin(run_input, dialect, request)
 
-    async def _get(self, request: _Request) -> None:
+    async def _get(self, request: HttpRequest) -> None:
         dialect = _dialect(request.query, "envelope", "1.0")
         text = request.query.get("user_message", DEFAULT_MESSAGE)
         require_storable(text, "user_message")
@@ -331,7 +346,7 @@ class EventsConsumer(RunConsumer):
         standing = await standing_thread(self.engine.database, self.actor, standing_key)
         return (standing, None) if standing else (str(uuid7()), standing_key)
 
-    async def _resume(self, request: _Request) -> None:
+    async def _resume(self, request: HttpRequest) -> None:
         dialect = _dialect(request.query, "envelope", "1.0")
         public_id, after = _event_id(request.headers["last-event-id"])
         await self.resume(await find_run(self.engine.database, self.actor, public_id), after, dialect)
@@ -340,7 +355,7 @@ class EventsConsumer(RunConsumer):
 class RunEventsConsumer(RunConsumer):
     """`GET /ag-ui/runs/{runId}/events`: a run's events after Last-Event-ID or `?after=`, then the live tail."""
 
-    async def answer(self, request: _Request) -> None:
+    async def answer(self, request: HttpRequest) -> None:
         """Find the run and follow it."""
         dialect = _dialect(request.query, "ag-ui", request.query.get("protocolVersion", "1.0"))
         run = await find_run(self.engine.database, self.actor, request.arguments["run_id"])
@@ -352,7 +367,7 @@ class CancelConsumer(RunConsumer):
 
     methods = ("POST",)
 
-    async def answer(self, request: _Request) -> None:
+    async def answer(self, request: HttpRequest) -> None:
         """Ask for the cancellation; says whether the run was still going on."""
         stopped = await self.engine.cancel(self.actor, request.arguments["run_id"])
         await self.send_json(202 if stopped else 200, {"runId": request.arguments["run_id"], "cancelling": stopped})
@@ -363,7 +378,7 @@ class NoSuchAddressConsumer(RunConsumer):
 
     methods = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
-    async def answer(self, request: _Request) -> None:
+    async def answer(self, request: HttpRequest) -> None:
         """404."""
         raise Problem("not_found", "There is nothing under this address.")
 
@@ -382,7 +397,8 @@ def _dialect(query: dict[str, str], default: str, protocol_version: str | None) 
     return choose_dialect(name, protocol_version)
 
 
-def _require_json(headers: dict[str, str]) -> None:
+def require_json(headers: dict[str, str]) -> None:
+    """Refuse a body of another type."""
     content_type = headers.get("content-type", "").split(";", 1)[0].strip().lower()
     if content_type != "application/json":
         raise Problem("unsupported_media_type", field="Content-Type")
@@ -395,7 +411,7 @@ def _event_id(value: str) -> tuple[str, int]:
     return public_id, int(number)
 
 
-def _cursor(request: _Request, public_id: str) -> int:
+def _cursor(request: HttpRequest, public_id: str) -> int:
     """The event to go on after: Last-Event-ID first (a browser's EventSource sends it), else `?after=`, else 0."""
     if "last-event-id" in request.headers:
         named, after = _event_id(request.headers["last-event-id"])
@@ -408,7 +424,7 @@ def _cursor(request: _Request, public_id: str) -> int:
     return int(after_text)
 
 
-def _idempotency(request: _Request) -> tuple[str | None, str]:
+def _idempotency(request: HttpRequest) -> tuple[str | None, str]:
     """The Idempotency-Key and the digest of what it stands for: (None, "") without one."""
     key = request.headers.get("idempotency-key")
     if key is None:

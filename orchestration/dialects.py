@@ -53,6 +53,10 @@ class AgUiDialect:
         part = chunk.after(after)
         return part.frames() if part is not None else b""
 
+    def line(self, line: bytes) -> bytes:
+        """One stored event as this dialect has it."""
+        return line
+
     def error_frame(self, code: str, message: str) -> bytes:
         """RUN_ERROR."""
         return _agui_error_frame(code, message)
@@ -71,14 +75,14 @@ class LegacyAgUiDialect:
         part = chunk.after(after)
         if part is None:
             return b""
-        return b"".join(part.frame(seq, self._line(line)) for seq, line in enumerate(part.lines, part.seq_from))
+        return b"".join(part.frame(seq, self.line(line)) for seq, line in enumerate(part.lines, part.seq_from))
 
     def error_frame(self, code: str, message: str) -> bytes:
         """RUN_ERROR."""
         return _agui_error_frame(code, message)
 
-    @staticmethod
-    def _line(line: bytes) -> bytes:
+    def line(self, line: bytes) -> bytes:
+        """One stored event as this dialect has it."""
         if not line.startswith(b'{"type":"RUN_'):
             return line
         match event := ev.decode(line):

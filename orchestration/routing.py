@@ -7,8 +7,21 @@ from django.urls import re_path
 
 from orchestration.consumers import CancelConsumer, EventsConsumer, NoSuchAddressConsumer, RunEventsConsumer
 from orchestration.engine import Engine
+from orchestration.thread_consumers import (
+    AgentConnectConsumer,
+    AgentRunConsumer,
+    AgentStopConsumer,
+    InfoConsumer,
+    ThreadArchiveConsumer,
+    ThreadConsumer,
+    ThreadPartConsumer,
+    ThreadsConsumer,
+)
 
-_RUN = r"runs/(?P<run_id>[\x21-\x2e\x30-\x7e]{1,128})"
+# Ids are any visible ASCII characters, "/" among them: a pattern ends with what follows the id.
+_RUN = r"runs/(?P<run_id>[\x21-\x7e]{1,128})"
+_THREAD = r"(?P<thread_id>[\x21-\x7e]{1,128})"
+_AGENT = r"agent/(?P<agent>[-a-zA-Z0-9_]{1,64})"
 
 
 def agui_router(engine: Engine) -> URLRouter:
@@ -19,6 +32,16 @@ def agui_router(engine: Engine) -> URLRouter:
             re_path(r"^ag-ui/events$", EventsConsumer.as_asgi(engine=engine)),
             re_path(rf"{run}/events$", RunEventsConsumer.as_asgi(engine=engine)),
             re_path(rf"{run}/cancel$", CancelConsumer.as_asgi(engine=engine)),
+            re_path(r"^ag-ui/info$", InfoConsumer.as_asgi(engine=engine)),
+            re_path(rf"^ag-ui/{_AGENT}/run$", AgentRunConsumer.as_asgi(engine=engine)),
+            re_path(rf"^ag-ui/{_AGENT}/connect$", AgentConnectConsumer.as_asgi(engine=engine)),
+            re_path(rf"^ag-ui/{_AGENT}/stop/{_THREAD}$", AgentStopConsumer.as_asgi(engine=engine)),
+            re_path(r"^ag-ui/threads$", ThreadsConsumer.as_asgi(engine=engine)),
+            re_path(rf"^ag-ui/threads/{_THREAD}/archive$", ThreadArchiveConsumer.as_asgi(engine=engine)),
+            re_path(
+                rf"^ag-ui/threads/{_THREAD}/(?P<part>messages|events|state)$", ThreadPartConsumer.as_asgi(engine=engine)
+            ),
+            re_path(rf"^ag-ui/threads/{_THREAD}$", ThreadConsumer.as_asgi(engine=engine)),
             re_path(r"", NoSuchAddressConsumer.as_asgi(engine=engine)),
         ]
     )
