@@ -2,7 +2,8 @@
 
 It is told the thread as it stands, as snapshots, never by streaming old messages again: RUN_STARTED, MESSAGES_SNAPSHOT, the state, the
 steps that are open, and for each item still open a START with what was said so far; then the live tail of the run, with its ids. What is
-said here is made for this reader, so it carries no id; an id alone follows it, the cursor at which the run stands. A thread where nothing is going on ends at once.
+said here is made for this reader, so it carries no id; an id alone follows it, the cursor at which the run stands. A thread where nothing
+is going on ends at once.
 """
 
 from __future__ import annotations
@@ -128,8 +129,10 @@ class ThreadJoiner:
             ended = RunState.after([*state.messages.values()], state.state)
             yield self._frames(ended, [self._end()])
             return
-        yield self._frames(state, []) + self._cursor(state)
-        self._follower = self._engine.follow(self._run, self._dialect, after=state.last_seq)
+        after = max(1, state.last_seq)  # of a run that still waits, too, RUN_STARTED was said here
+        # An id without an event: whose connection is cut resumes from here and is not told all this again.
+        yield self._frames(state, []) + f"id: {self._run.public_id}.{after}\n\n".encode()
+        self._follower = self._engine.follow(self._run, self._dialect, after=after)
         async for piece in self._follower:
             yield piece
 
@@ -150,10 +153,6 @@ class ThreadJoiner:
         )
         lines = [self._dialect.line(ev.encode(event)) for event in (start, *state.restating(), *end)]
         return b"".join(b"data: %b\n\n" % line for line in lines)
-
-    def _cursor(self, state: RunState) -> bytes:
-        """An id without an event: whose connection is cut resumes the run from here, and is not told the rest again."""
-        return f"id: {self._run.public_id}.{state.last_seq}\n\n".encode()
 
     def _end(self) -> ev.RunFinished:
         """The end of the last run; a question that is still open is asked again."""

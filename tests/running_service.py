@@ -69,8 +69,9 @@ def read_frames(lines: Iterator[str]) -> Iterator[Frame]:
             identifier = line.removeprefix("id: ")
         elif line.startswith("data: "):
             data = line.removeprefix("data: ")
-        elif not line and data:
-            yield Frame(identifier, json.loads(data))
+        elif not line:
+            if data:
+                yield Frame(identifier, json.loads(data))
             identifier, data = "", ""
 
 

@@ -2,7 +2,7 @@
 
 /**
  * Cuts text into frames `{id, event, data, comment}`; what is not closed by an empty line is not handed on.
- * `data` is null in a frame without any; `comment` is null unless the frame holds only comments.
+ * `data` is null in a frame without any: an id alone says how far what came before goes. `comment` is null in a frame with data.
  */
 export class FrameReader {
   #rest = "";
@@ -56,8 +56,9 @@ function frameOf(lines) {
 
 /** A frame as text, with LF only: some AG-UI clients know no other end of a line. */
 export function frameText({ id, data, comment }) {
-  if (data === null) return `${(comment ?? "").replace(/^/gm, ": ")}\n\n`;
-  return `${id ? `id: ${id}\n` : ""}${data.replace(/^/gm, "data: ")}\n\n`;
+  const idLine = id ? `id: ${id}\n` : "";
+  if (data === null) return idLine ? `${idLine}\n` : `${(comment ?? "").replace(/^/gm, ": ")}\n\n`;
+  return `${idLine}${data.replace(/^/gm, "data: ")}\n\n`;
 }
 
 /** `{runId, number}` of an event's id `{runId}.{number}`; null for any other text. */

@@ -184,17 +184,17 @@ export class ResumedRun {
     const id = eventId(frame.id);
     const event = eventOf(frame);
     if (frame.data !== null && !event) return; // something on the way speaks for itself; it is no event of the run
+    if (id && !event) {
+      this.#isAt(id);
+      this.#handOn(frame, seen);
+      return;
+    }
     if (id && this.#isOld(id)) return;
     if (isInterruption(event, id) || (id && this.#isAfterGap(id))) {
       seen.isCut = true;
       return;
     }
-    if (id) {
-      this.#runId = id.runId;
-      this.#last = id.number;
-      this.#isAccepted = true;
-      this.#patience.restore();
-    }
+    if (id) this.#isAt(id);
     if (event?.type === "RUN_STARTED" && !this.#runId) this.#runId = event.runId;
     seen.isEnd = event?.type === "RUN_FINISHED" || event?.type === "RUN_ERROR";
     this.#handOn(frame, seen);
@@ -211,13 +211,21 @@ export class ResumedRun {
     this.#held = [];
   }
 
+  /** All up to this number is known now. An id without an event says so of the history that a joined thread begins with. */
+  #isAt({ runId, number }) {
+    this.#last = runId === this.#runId ? Math.max(number, this.#last) : number;
+    this.#runId = runId;
+    this.#isAccepted = true;
+    this.#patience.restore();
+  }
+
   #isOld({ runId, number }) {
     return runId === this.#runId && number <= this.#last;
   }
 
   /** Whether numbers are missing before this one. The log is asked for them once; what it does not have either was never sent. */
   #isAfterGap({ runId, number }) {
-    const startsAnywhere = this.#way.joins && this.#last === 0;
+    const startsAnywhere = this.#way.joins && !this.#isAccepted;
     if (startsAnywhere || runId !== this.#runId || number === this.#last + 1 || this.#gapAfter === this.#last) return false;
     this.#gapAfter = this.#last;
     return true;

@@ -359,6 +359,22 @@ test("joining that breaks within the history begins anew, and the history comes 
   assert.deepEqual(service.requests.map(({ method }) => method), ["POST", "POST"]);
 });
 
+test("a history that says how far it goes is not asked for again", async (t) => {
+  const standing = `${HISTORY}id: ${RUN}.3\n\n`;
+  const service = await ScriptedService.serving(t, stream(standing, { then: "cut" }), stream(numbered(4, LAST)));
+  const seen = await all(joinThread({ ...QUICK, baseUrl: service.base, threadId: "t", agentId: "a" }));
+  assert.equal(seen.length, 6);
+  assert.equal(service.requests[1].headers["last-event-id"], `${RUN}.3`);
+});
+
+test("a run that has not begun is joined from its first event", async (t) => {
+  const standing = `${HISTORY}id: ${RUN}.0\n\n`;
+  const service = await ScriptedService.serving(t, stream(standing, { then: "cut" }), stream(numbered(1, LAST)));
+  const seen = await all(joinThread({ ...QUICK, baseUrl: service.base, threadId: "t", agentId: "a" }));
+  assert.equal(seen.length, 3 + LAST);
+  assert.equal(service.requests[1].headers["last-event-id"], `${RUN}.0`);
+});
+
 test("joining a thread in which nothing goes on gives its history", async (t) => {
   const ended = HISTORY.split("\n\n").slice(0, 2).join("\n\n") + "\n\n" + unnumbered({ type: "RUN_FINISHED", threadId: "t", runId: RUN });
   const service = await ScriptedService.serving(t, stream(ended));
