@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -25,11 +26,13 @@ def _run(project_root: Path, service: RunningService) -> list[str]:
 
 
 def test_every_line_of_the_page_works(project_root: Path, service: RunningService) -> None:
-    weather, sum_, note, replay, cancelled, operators = _run(project_root, service)
+    weather, sum_, note, replay, cancelled, info, threads, operators = _run(project_root, service)
     assert re.findall(r'"event_type":"(\w+)"', weather) == ["TOOL_CALL_START", "TOOL_OUTPUT", "AGENT_RESPONSE"]
     assert "calculator_tool" in sum_ and "RUN_FINISHED" in sum_
     assert "add_note_tool" in note and "RUN_FINISHED" in note
     assert re.findall(r"^id: .*\.(\d+)$", replay, re.MULTILINE)[0] == "4"
     assert "RUN_FINISHED" in replay
     assert '"cancelling":false' in cancelled
+    assert list(json.loads(info)["agents"]) == ["assistant"]
+    assert json.loads(threads)["threads"][0]["agentId"] == "assistant"
     assert '"status": "ok"' in operators and "agentbackend_runs_started_total" in operators
