@@ -97,6 +97,37 @@ def killed_in_a_call(
         return wish, [*seen, *rest]
 
 
+@pytest.mark.parametrize("kind", ["idempotent", "keyed", "unsafe"])
+def test_between_steps_nothing_is_done_twice(
+    services: SeparateDatabase,
+    successor: RunningService,
+    upstream: Upstream,
+    tester: Caller,
+    effects: Effects,
+    kind: str,
+) -> None:
+    owner = services.start()
+    effects.go_on()
+    upstream.requests.clear()
+    upstream.may_answer_after_tools.clear()
+    wish = run_input(f"call {kind}_effect_tool")
+    try:
+        with owner.open_stream(tester, "POST", "/ag-ui/events", json=wish) as (_, frames):
+            seen = []
+            while not events(seen, "TOOL_CALL_RESULT"):
+                seen.append(next(frames))
+            owner.stop(signal.SIGKILL)
+    finally:
+        upstream.may_answer_after_tools.set()
+    with following(successor, tester, wish["runId"], after=seen[-1].number) as rest:
+        seen += list(rest)
+    assert_well_formed(seen, wish["runId"])
+    assert seen[-1].event["outcome"] == {"type": "success"}
+    assert len(effects.seen()) == 1
+    first_turns = [request for request in upstream.requests if request["messages"][-1]["role"] == "user"]
+    assert len(first_turns) == 1, "the turn that called the tool is not done again"
+
+
 @pytest.mark.parametrize("kind", ["idempotent", "keyed"])
 def test_a_call_that_may_be_repeated_is_repeated_under_its_key(
     services: SeparateDatabase,

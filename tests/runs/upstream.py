@@ -14,6 +14,8 @@ class Upstream:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.hung_up = threading.Event()
+        self.may_answer_after_tools = threading.Event()
+        self.may_answer_after_tools.set()
         self._stopping = threading.Event()
         upstream = self
 
@@ -58,6 +60,8 @@ class Upstream:
             handler.wfile.flush()
 
         last = request["messages"][-1]
+        if last["role"] == "tool":
+            self.may_answer_after_tools.wait(60)
         if last["role"] == "user" and "endless" in last["content"]:
             while not self._stopping.wait(0.02):
                 send({"content": "and so on "})
