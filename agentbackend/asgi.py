@@ -74,8 +74,10 @@ application = ProtocolTypeRouter(
             PathRouter(
                 {
                     "/ag-ui/": GatewayAuthentication(agui_router(service.engine), service.authenticator),
+                    "/playground/agent/": playground,
                     "/playground/events": playground,
                     "/playground/runs/": playground,
+                    "/playground/threads": playground,
                 },
                 django_application,
             )

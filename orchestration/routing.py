@@ -60,6 +60,9 @@ def playground_router(engine: Engine) -> URLRouter:
             re_path(r"^playground/events$", PostedEventsConsumer.as_asgi(engine=engine)),
             re_path(rf"^playground/{_RUN}/events$", RunEventsConsumer.as_asgi(engine=engine)),
             re_path(rf"^playground/{_RUN}/cancel$", CancelConsumer.as_asgi(engine=engine)),
+            re_path(rf"^playground/{_AGENT}/run$", AgentRunConsumer.as_asgi(engine=engine)),
+            re_path(rf"^playground/{_AGENT}/connect$", AgentConnectConsumer.as_asgi(engine=engine)),
+            re_path(r"^playground/threads$", ThreadsConsumer.as_asgi(engine=engine)),
             re_path(r"", NoSuchAddressConsumer.as_asgi(engine=engine)),
         ]
     )

@@ -37,7 +37,7 @@ def playground(request: HttpRequest) -> HttpResponse:
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(request.get_full_path(), reverse(settings.LOGIN_URL))
-    agents = list(Agent.objects.filter(enabled=True, is_default=True)[:_MOST_CHOICES])
+    agents = list(Agent.objects.filter(enabled=True).order_by("-is_default", "name")[:_MOST_CHOICES])
     response = render(request, "orchestration/playground.html", _context(agents))
     response["Cache-Control"] = "no-store"
     return response
@@ -61,8 +61,12 @@ def _configuration(agents: list[Agent]) -> dict[str, Any]:
         "debug": settings.DEBUG,
         "baseUrl": base,
         "curlUrl": "/ag-ui/events",
-        "agents": [{"slug": agent.slug, "runUrl": f"{base}/events"} for agent in agents],
+        "agents": [{"slug": agent.slug, "runUrl": _run_address(agent, base)} for agent in agents],
     }
+
+
+def _run_address(agent: Agent, base: str) -> str:
+    return f"{base}/events" if agent.is_default else f"{base}/agent/{agent.slug}/run"
 
 
 def _roles() -> list[str]:

@@ -7,10 +7,12 @@ import json
 import re
 import signal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from orchestration.models import Agent
 from tests.browser.conftest import Login, Pages
 from tests.running_service import RunningService, ServiceFactory
 
@@ -199,6 +201,88 @@ async def test_what_a_model_writes_can_neither_run_nor_load_anything(pages: Page
     assert not [url for url in requested if not url.startswith(service.url)]
 
 
+async def test_a_page_that_is_loaded_again_shows_the_thread_and_goes_on_with_its_run(
+    pages: Pages, service: RunningService
+):
+    page = await opened(pages, service)
+    await ask(page, WEATHER)
+    await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+    weather = await page.locator(".bubble.assistant").inner_text()
+    await ask(page, "demo: slow 300")
+    await expect(page.locator(".bubble.assistant").last).to_contain_text("word3")
+    run = await page.locator("#run-id").inner_text()
+    await page.reload()
+    await expect(page.locator(".run[data-status=success]").last).to_contain_text("word20", timeout=20_000)
+    assert await page.locator(".bubble").all_inner_texts() == [WEATHER, weather, "demo: slow 300", TWENTY_WORDS]
+    await expect(page.locator(".tool[data-tool=get_weather_tool][data-status=done]")).to_have_count(1)
+    await expect(page.locator("#run-id")).to_have_text(run)
+    await ask(page, "What is 6 * 7?")
+    await expect(page.locator(".run").last).to_contain_text("42")
+    await page.reload()
+    await expect(page.locator(".bubble.user")).to_have_text([WEATHER, "demo: slow 300", "What is 6 * 7?"])
+    await expect(page.locator(".event").last).to_contain_text("RUN_FINISHED")
+
+
+@pytest.mark.timeout(180)
+async def test_a_run_that_was_joined_survives_a_restart_of_the_service_too(
+    pages: Pages, service_factory: ServiceFactory
+):
+    service = service_factory.start(**SHORT_LEASE)
+    page = await opened(pages, service)
+    await ask(page, "demo: slow 700")
+    await expect(page.locator(".bubble.assistant")).to_contain_text("word2")
+    await page.reload()
+    await expect(page.locator(".bubble.assistant")).to_contain_text("word4")
+    async with pages.complaining():
+        await asyncio.to_thread(service.stop, signal.SIGKILL)
+        await asyncio.to_thread(lambda: service_factory.start(port=service.port, **SHORT_LEASE))
+        await expect(page.locator(".run[data-status=success]")).to_have_count(1, timeout=90_000)
+    assert await page.locator(".bubble").all_inner_texts() == ["demo: slow 700", TWENTY_WORDS]
+
+
+async def test_threads_are_listed_and_opened_again(pages: Pages, service: RunningService):
+    page = await opened(pages, service)
+    await page.get_by_role("button", name="Threads", exact=True).click()
+    threads = page.get_by_role("complementary", name="Threads").locator(".thread")
+    await expect(page.locator("#threads-note")).to_have_text("Your threads are listed here.")
+    await ask(page, "What is 6 * 7?")
+    await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+    await page.get_by_role("button", name="New thread").click()
+    await ask(page, WEATHER)
+    await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+    await expect(threads.locator(".thread-name")).to_have_text([WEATHER, "What is 6 * 7?"])
+    await threads.last.click()
+    await expect(page.locator(".bubble.user")).to_have_text(["What is 6 * 7?"])
+    await expect(page.locator(".bubble.assistant")).to_contain_text("42")
+    await expect(threads.last).to_have_attribute("aria-current", "")
+    await page.go_back()
+    await expect(page.locator(".bubble.user")).to_have_text([WEATHER])
+
+
+async def test_an_address_of_no_thread_begins_one(pages: Pages, service: RunningService):
+    page = await pages.open()
+    await page.goto(f"{service.url}/playground/#thread=not-there-{uuid4()}")
+    await expect(page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
+    await ask(page, "What is 6 * 7?")
+    await expect(page.locator(".run[data-status=success]")).to_contain_text("42")
+
+
+async def test_every_enabled_agent_can_be_chosen(pages: Pages, service: RunningService):
+    name = f"Second {uuid4().hex[:8]}"
+    agent = await Agent.objects.acreate(slug=name.lower().replace(" ", "-"), name=name)
+    try:
+        page = await opened(pages, service)
+        await page.locator("#agent").select_option(name)
+        async with page.expect_request(f"**/ag-ui/agent/{agent.slug}/run"):
+            await ask(page, "What is 6 * 7?")
+        await expect(page.locator(".run[data-status=success]")).to_have_count(1)
+        await page.reload()
+        await expect(page.locator(".bubble.user")).to_have_text(["What is 6 * 7?"])
+        await expect(page.locator("#agent")).to_have_value(agent.slug)
+    finally:
+        await Agent.objects.filter(pk=agent.pk).aupdate(enabled=False)
+
+
 async def answered_with(page: Page, *answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Answer runs with these events, one list each; returns what was posted."""
     posted: list[dict[str, Any]] = []
@@ -354,6 +438,10 @@ async def test_outside_debug_the_console_session_is_enough(
     await expect(page.locator(".bubble.assistant").last).to_contain_text("Every")
     await page.get_by_role("button", name="Stop").click()
     await expect(page.locator(".run[data-status=cancelled]")).to_contain_text("Stopped")
+    await page.reload()
+    await expect(page.locator(".bubble.user")).to_have_text([WEATHER, "Tell me a long story"])
+    await page.get_by_role("button", name="Threads", exact=True).click()
+    await expect(page.locator(".thread")).to_have_count(1)
     await assert_the_session_is_used_by_the_page_only(page, url)
 
 

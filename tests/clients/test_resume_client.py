@@ -135,3 +135,22 @@ def test_a_run_is_followed_from_a_number_over_breaks(service: RunningService, dr
     seen = drive("client-1.0", "followed", caller, iter([Break(100_000), Break(900), Break(900)]))
     log = service.stream(caller, "GET", f"/ag-ui/runs/{seen['runId']}/events")
     assert [event["id"] for event in seen["followed"]] == [frame.id for frame in log[2:]]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_thread_is_joined_over_breaks(drive: Drive, client: str):
+    breaks = iter([Break(100_000), Break(1700), Break(700), Break(900)])  # the first connection is the run's own
+    seen = drive(client, "joined", Caller(), breaks)
+    assert seen["cuts"] == 3
+    assert seen["followed"][0] == {"type": "RUN_STARTED"}
+    assert seen["followed"][-1] == {"type": "RUN_FINISHED"}
+    assert [message["content"] for message in seen["joinedMessages"]] == [
+        "demo: slow 200",
+        " ".join(f"word{number}" for number in range(1, 21)),
+    ]
+    assert seen["joinedMessages"] == seen["messages"]
+
+
+def test_a_thread_in_which_nothing_goes_on_gives_its_history(drive: Drive):
+    seen = drive("client-1.0", "joinedAfterwards", Caller(), iter([]))
+    assert [event["type"] for event in seen["followed"]] == ["RUN_STARTED", "MESSAGES_SNAPSHOT", "RUN_FINISHED"]

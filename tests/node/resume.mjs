@@ -4,10 +4,10 @@
 
 const [packageName, scenario, baseUrl, userId, modulePath] = process.argv.slice(2);
 const { HttpAgent } = await import(packageName);
-const { followRun, resumingFetch } = await import(modulePath);
+const { followRun, joinThread, resumingFetch } = await import(modulePath);
 
 const headers = { "X-Supabase-User-ID": userId };
-const seen = { events: [], text: "", runs: [], errors: [], reconnecting: 0, reconnected: 0, followed: [] };
+const seen = { events: [], text: "", runs: [], errors: [], reconnecting: 0, reconnected: 0, followed: [], joinedMessages: [] };
 const options = {
   initialDelayMs: 20,
   maxDelayMs: 200,
@@ -80,6 +80,24 @@ const scenarios = {
     make();
     agent.threadId = "x".repeat(200);
     await ask("hello", { runId });
+  },
+  async joined() {
+    make();
+    const reader = new HttpAgent({
+      url: `${baseUrl}/agent/assistant/connect`, threadId: agent.threadId, headers, fetch: resumingFetch(options),
+    });
+    const isAnswering = new Promise((resolve) => agent.subscribe({ onTextMessageContentEvent: () => void resolve() }));
+    const asked = ask("demo: slow 200", { runId });
+    await isAnswering;
+    const joined = { ...watcher, onEvent: ({ event }) => void seen.followed.push({ type: event.type }) };
+    await reader.runAgent({}, joined);
+    await asked;
+    seen.joinedMessages = reader.messages;
+  },
+  async joinedAfterwards() {
+    make();
+    await ask("hello", { runId });
+    await take(joinThread({ ...options, baseUrl, headers, threadId: agent.threadId, agentId: "assistant" }));
   },
   async followed() {
     make();

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import psycopg
 import pytest
 
+from agentbackend.foundation.database import Database
 from tests.running_service import Caller, Frame, RunningService, ServiceFactory, run_input
 from tests.runs.support import events, text, types
+from tests.stored_runs import stored_run
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,22 @@ def test_an_agent_that_is_not_there_cannot_be_joined(service: RunningService) ->
     with service.client(Caller()) as client:
         answer = client.post("/ag-ui/agent/nobody/connect", json=run_input("hello"))
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_agent")
+
+
+async def test_who_joins_a_run_that_still_waits_resumes_after_its_beginning(
+    service: RunningService, database_pool: Database, superuser_connection: psycopg.Connection
+) -> None:
+    run_id = await stored_run(database_pool, status="queued")
+    owner, thread = superuser_connection.execute(
+        "SELECT run.owner_id, thread.public_id FROM orchestration_run AS run JOIN orchestration_thread AS thread "
+        "ON thread.id = run.thread_id WHERE run.id = %s",
+        (run_id,),
+    ).fetchone()  # type: ignore[misc]
+    given = run_input("", threadId=thread, messages=[])
+    address = "/ag-ui/agent/assistant/connect"
+    with service.client(Caller(id=owner)) as client, client.stream("POST", address, json=given) as response:
+        lines = [
+            line for line in itertools.takewhile(lambda line: not line.startswith(":"), response.iter_lines()) if line
+        ]
+    assert [line.split('"')[3] for line in lines[:-1]] == ["RUN_STARTED", "MESSAGES_SNAPSHOT"]
+    assert lines[-1] == f"id: {run_id}.1", "the cursor, after the RUN_STARTED that was said already"

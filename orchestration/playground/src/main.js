@@ -8,9 +8,11 @@ import { drawHistory, userBubble } from "./history.js";
 import { identityHeaders, uuid } from "./identity.js";
 import { Question } from "./question.js";
 import { RunView } from "./run_view.js";
+import { ThreadsPanel } from "./threads_panel.js";
 import { ThreadConnection } from "./transport.js";
 
 const STOP_PATIENCE_MS = 4000;
+const NARROW = "(max-width: 1000px)"; // where panels are drawers, as in the style sheet
 const PLACEHOLDER = "Send a message";
 const PLACEHOLDER_ASKED = "Answer above, or go on without an answer";
 
@@ -25,9 +27,14 @@ class Playground {
     this.panel = new EventsPanel({
       list: byId("events"), filter: byId("events-filter"), count: byId("events-count"), copy: byId("events-copy"), clear: byId("events-clear"),
     });
+    this.threads = new ThreadsPanel({
+      list: byId("threads"), more: byId("threads-more"), note: byId("threads-note"), baseUrl: config.baseUrl,
+      headers: () => this.identity(), onOpen: (thread) => this.choose(thread),
+    });
     this.questions = [];
     this.listen();
     this.openAddressed();
+    this.threads.refresh();
   }
 
   listen() {
@@ -42,21 +49,22 @@ class Playground {
     agent.addEventListener("change", () => this.newThread());
     role?.addEventListener("change", () => this.newThread());
     curl.addEventListener("click", () => copyText(this.curl(), curl));
-    byId("new-thread").addEventListener("click", () => this.newThread());
+    for (const button of document.querySelectorAll("[data-new-thread]")) button.addEventListener("click", () => this.newThread());
     for (const button of document.querySelectorAll("[data-copy]")) {
       button.addEventListener("click", () => copyText(byId(button.dataset.copy).textContent, button));
     }
     for (const button of document.querySelectorAll("[data-suggestion]")) {
       button.addEventListener("click", () => this.ask(button.dataset.suggestion));
     }
-    for (const button of document.querySelectorAll("[data-toggle-events]")) {
-      button.addEventListener("click", () => this.toggleEvents());
+    for (const button of document.querySelectorAll("[data-toggle]")) {
+      button.setAttribute("aria-expanded", String(isShown(button.dataset.toggle)));
+      button.addEventListener("click", () => this.togglePanel(button.dataset.toggle));
     }
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.onEscape();
     });
     scroller.addEventListener("scroll", () => this.noteScroll(), { passive: true });
-    addEventListener("hashchange", () => this.openAddressed());
+    addEventListener("popstate", () => this.openAddressed());
   }
 
   // --- the thread
@@ -65,7 +73,15 @@ class Playground {
     this.setThread(uuid());
     this.parts.empty.hidden = false;
     this.parts.input.focus();
-    history.replaceState(null, "", location.pathname);
+    if (location.hash) history.pushState(null, "", location.pathname);
+  }
+
+  /** Open a thread of the list; the browser's way back leads to the one before. */
+  choose({ id, agentId }) {
+    if (matchMedia(NARROW).matches) this.togglePanel("threads");
+    if (id === this.connection.threadId) return;
+    history.pushState(null, "", `#${new URLSearchParams({ agent: agentId, thread: id })}`);
+    this.openAddressed();
   }
 
   /** A page with a thread in its address goes on with that thread, also after a reload. */
@@ -99,15 +115,20 @@ class Playground {
     this.setQuestions([]);
     this.connection = new ThreadConnection({
       ...this.urls(),
-      headers: identityHeaders(this.config, this.parts.role?.value ?? "user"),
+      headers: this.identity(),
       threadId,
     });
+    this.threads.mark(threadId);
     this.parts.log.replaceChildren();
     this.parts.threadId.textContent = threadId;
     this.showRunId("");
     this.panel.clear();
     this.setRunning(false);
     this.staysAtEnd = true;
+  }
+
+  identity() {
+    return identityHeaders(this.config, this.parts.role?.value ?? "user");
   }
 
   agent() {
@@ -193,6 +214,7 @@ class Playground {
     if (this.running === run) {
       this.running = null;
       this.setRunning(false);
+      this.threads.refresh();
       this.parts.input.focus({ preventScroll: true });
     }
   }
@@ -205,6 +227,7 @@ class Playground {
     if (run.isJoined) this.onJoined(run, event);
     run.view.apply(event, performance.now());
     if (event.type === "TEXT_MESSAGE_END") this.announce(run);
+    if (event.type === "RUN_STARTED" && !run.isJoined) this.threads.refresh();
     if (event.type === "RUN_FINISHED" && event.outcome?.type === "interrupt") this.showQuestions(run, event.outcome.interrupts);
   }
 
@@ -214,6 +237,7 @@ class Playground {
       run.id = event.runId;
       this.showRunId(run.id);
     }
+    if (event.type === "RUN_FINISHED" && !run.hasHistory) this.onNothingThere(run);
     if (event.type !== "MESSAGES_SNAPSHOT" || run.hasHistory) return;
     run.hasHistory = true;
     run.view.root.remove();
@@ -239,14 +263,10 @@ class Playground {
     if (run.connection !== this.connection) return;
     const number = Number(frame.id.slice(frame.id.lastIndexOf(".") + 1));
     if (frame.id && number > run.seen) run.seen = number;
-    this.panel.add(frame);
+    if (frame.data !== null || !frame.id) this.panel.add(frame); // an id alone only moves the cursor
   }
 
   onFailure(run, error) {
-    if (run.isJoined && error.code === "not_found") {
-      this.onNothingThere(run);
-      return;
-    }
     const actions = RUN_MAY_GO_ON.has(error.code) && run.id ? [this.followButton(run)] : [];
     run.view.fail({ code: error.code ?? "internal_error", message: error.message, requestId: error.requestId, actions }, performance.now());
   }
@@ -254,7 +274,7 @@ class Playground {
   /** The address named a thread that does not exist: it begins now. */
   onNothingThere(run) {
     run.view.root.remove();
-    run.view.ended = true;
+    this.showRunId("");
     this.parts.empty.hidden = false;
   }
 
@@ -320,15 +340,17 @@ class Playground {
 
   onEscape() {
     if (this.running) this.stop();
-    else if (document.body.classList.contains("events-open")) this.toggleEvents();
+    else if (document.body.classList.contains("threads-open")) this.togglePanel("threads");
+    else if (document.body.classList.contains("events-open")) this.togglePanel("events");
     else this.parts.input.focus();
   }
 
-  toggleEvents() {
-    const isOpen = getComputedStyle(byId("events-panel")).display === "none";
-    document.body.classList.toggle("events-open", isOpen);
-    document.body.classList.toggle("events-closed", !isOpen);
-    for (const button of document.querySelectorAll("[data-toggle-events]")) button.setAttribute("aria-expanded", String(isOpen));
+  /** Show or hide `events` or `threads`. */
+  togglePanel(name) {
+    const isOpen = !isShown(name);
+    document.body.classList.toggle(`${name}-open`, isOpen);
+    document.body.classList.toggle(`${name}-closed`, !isOpen);
+    for (const button of document.querySelectorAll(`[data-toggle=${name}]`)) button.setAttribute("aria-expanded", String(isOpen));
   }
 
   fitInput() {
@@ -346,6 +368,11 @@ class Playground {
       this.parts.scroller.scrollTop = this.parts.scroller.scrollHeight;
     });
   }
+}
+
+/** Whether a panel can be seen; the width of the page has a say in it. */
+function isShown(name) {
+  return getComputedStyle(byId(`${name}-panel`)).display !== "none";
 }
 
 new Playground(JSON.parse(byId("playground-config").textContent));

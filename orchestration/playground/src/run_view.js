@@ -236,7 +236,7 @@ const HANDLERS = {
     const step = this.steps.get(event.stepName);
     if (!step) return;
     step.dataset.status = "done";
-    step.append(element("span", { class: "step-time", text: duration(at - step.startedAt) }));
+    if (!this.isJoined) step.append(element("span", { class: "step-time", text: duration(at - step.startedAt) }));
   },
   TEXT_MESSAGE_START(event) {
     this.bubbleOf(event.messageId);
