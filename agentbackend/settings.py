@@ -11,6 +11,7 @@ import warnings
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -114,6 +115,30 @@ def _read(name: str) -> Any:
     return value
 
 
+def _at_least(lowest: Any, name: str) -> Any:
+    value = _read(name)
+    if value < lowest:
+        raise ImproperlyConfigured(f"{name}: must be at least {lowest}, got {value}.")
+    return value
+
+
+def _address(name: str, *schemes: str) -> str:
+    """An address with one of these schemes and a host, or nothing."""
+    value: str = _read(name)
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        is_usable = parts.scheme in schemes and bool(parts.hostname or (parts.scheme == "unix" and parts.path))
+    except ValueError:
+        is_usable = False
+    if not is_usable:  # never quoted: a password may stand in it
+        raise ImproperlyConfigured(
+            f"{name}: expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}."
+        )
+    return value
+
+
 def _list(name: str) -> list[str]:
     return [item.strip() for item in _read(name).split(",") if item.strip()]
 
@@ -142,37 +167,33 @@ DATABASE_PLAN: DatabasePlan = plan_databases(
 )
 AGENTBACKEND_DATA_DIR: str = _read("AGENTBACKEND_DATA_DIR")
 DATABASES = django_databases(DATABASE_PLAN)
-DATABASE_POOL_SIZE: int = max(2, _read("DATABASE_POOL_SIZE"))
+DATABASE_POOL_SIZE: int = _at_least(2, "DATABASE_POOL_SIZE")
 MIGRATE_ON_START: bool = _read("MIGRATE_ON_START")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- the model
 OPENAI_API_KEY: str = _read("OPENAI_API_KEY")
-OPENAI_BASE_URL: str = _read("OPENAI_BASE_URL")
+OPENAI_BASE_URL: str = _address("OPENAI_BASE_URL", "http", "https")
 OPENAI_MODEL: str = _read("OPENAI_MODEL")
 MODEL_IS_DEMO: bool = not OPENAI_API_KEY and not OPENAI_BASE_URL
-MODEL_CONNECT_TIMEOUT_SECONDS: float = _read("MODEL_CONNECT_TIMEOUT_SECONDS")
-MODEL_FIRST_TOKEN_TIMEOUT_SECONDS: float = _read("MODEL_FIRST_TOKEN_TIMEOUT_SECONDS")
-MODEL_IDLE_TIMEOUT_SECONDS: float = _read("MODEL_IDLE_TIMEOUT_SECONDS")
+MODEL_CONNECT_TIMEOUT_SECONDS: float = _at_least(0.1, "MODEL_CONNECT_TIMEOUT_SECONDS")
+MODEL_FIRST_TOKEN_TIMEOUT_SECONDS: float = _at_least(0.1, "MODEL_FIRST_TOKEN_TIMEOUT_SECONDS")
+MODEL_IDLE_TIMEOUT_SECONDS: float = _at_least(0.1, "MODEL_IDLE_TIMEOUT_SECONDS")
 
 # --- runs
-MAX_ITERATIONS_PER_TURN: int = max(1, _read("MAX_ITERATIONS_PER_TURN"))
-MAX_CONCURRENT_RUNS: int = max(1, _read("MAX_CONCURRENT_RUNS"))
-MAX_RUN_BYTES: int = _read("MAX_RUN_BYTES")
-MAX_RUN_SECONDS: int = _read("MAX_RUN_SECONDS")
+MAX_ITERATIONS_PER_TURN: int = _at_least(1, "MAX_ITERATIONS_PER_TURN")
+MAX_CONCURRENT_RUNS: int = _at_least(1, "MAX_CONCURRENT_RUNS")
+MAX_RUN_BYTES: int = _at_least(1024, "MAX_RUN_BYTES")
+MAX_RUN_SECONDS: int = _at_least(1, "MAX_RUN_SECONDS")
 MAX_RUN_CRASHES: int = _read("MAX_RUN_CRASHES")
-RUN_LEASE_SECONDS: float = _read("RUN_LEASE_SECONDS")
-RUN_HEARTBEAT_SECONDS: float = _read("RUN_HEARTBEAT_SECONDS")
+RUN_LEASE_SECONDS: float = _at_least(1.0, "RUN_LEASE_SECONDS")
+RUN_HEARTBEAT_SECONDS: float = _at_least(0.1, "RUN_HEARTBEAT_SECONDS")
 WRITER_GROUP_GAP_MS: float = _read("WRITER_GROUP_GAP_MS")
-STREAM_HEARTBEAT_SECONDS: float = _read("STREAM_HEARTBEAT_SECONDS")
+STREAM_HEARTBEAT_SECONDS: float = _at_least(0.1, "STREAM_HEARTBEAT_SECONDS")
 SHUTDOWN_GRACE_SECONDS: float = _read("SHUTDOWN_GRACE_SECONDS")
 WORKER_IN_PROCESS: bool = _read("WORKER_IN_PROCESS")
-WORKER_CONCURRENCY: int = _read("WORKER_CONCURRENCY")
-if WORKER_CONCURRENCY < 1:
-    raise ImproperlyConfigured("WORKER_CONCURRENCY: must be at least 1.")
+WORKER_CONCURRENCY: int = _at_least(1, "WORKER_CONCURRENCY")
 EVENT_RETENTION_DAYS: int = _read("EVENT_RETENTION_DAYS")
-if EVENT_RETENTION_DAYS < 0:
-    raise ImproperlyConfigured("EVENT_RETENTION_DAYS: must be 0 (for ever) or a number of days.")
 if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
     raise ImproperlyConfigured("RUN_HEARTBEAT_SECONDS: must be at most half of RUN_LEASE_SECONDS.")
 
@@ -237,6 +258,12 @@ AUDIT_LINKS = {
     "auth.group": "admin:auth_group_change",
 }
 
+# Who knows the ids by which callers know what audit events name by ours.
+AUDIT_PUBLIC_IDS = {
+    "run_id": "orchestration.public_ids.runs_named",
+    "thread_id": "orchestration.public_ids.threads_named",
+}
+
 INSTALLED_APPS = [
     "unfold",
     "django.contrib.admin",
@@ -291,7 +318,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # --- the live path between processes
-REDIS_URL: str = _read("REDIS_URL")
+REDIS_URL: str = _address("REDIS_URL", "redis", "rediss", "unix")
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = (
     {
         "default": {
@@ -313,6 +340,10 @@ METRICS_TOKEN: str = _read("METRICS_TOKEN")
 METRICS_ALLOWED_FROM = _networks("METRICS_ALLOWED_FROM")
 OTEL_EXPORTER_OTLP_ENDPOINT: str = _read("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_EXPORTER_OTLP_PROTOCOL: str = _read("OTEL_EXPORTER_OTLP_PROTOCOL")
+if OTEL_EXPORTER_OTLP_PROTOCOL not in {"", "grpc", "http/protobuf"}:
+    raise ImproperlyConfigured(
+        f"OTEL_EXPORTER_OTLP_PROTOCOL: expected grpc or http/protobuf, got {OTEL_EXPORTER_OTLP_PROTOCOL!r}."
+    )
 OTEL_SERVICE_NAME: str = _read("OTEL_SERVICE_NAME")
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Q
 from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.module_loading import import_string
 
 from agentbackend.foundation.identifiers import uuid7_floor
 from audit import actions
@@ -56,10 +58,11 @@ def _term(field: str | None, value: str, *, excluded: bool) -> Q:
 def _anywhere(value: str) -> Q:
     """An identifier or a code, wherever it stands."""
     found = Q(actor_id=value) | Q(action=value) | Q(target_id=value) | Q(request_id=value) | Q(reason=value)
+    for column in ("run_id", "thread_id"):
+        if identifiers := _ids(column, value):
+            found |= Q(**{f"{column}__in": identifiers})
     identifier = _uuid_or_none(value)
-    if identifier is None:
-        return found
-    return found | Q(id=identifier) | Q(run_id=identifier) | Q(thread_id=identifier) | Q(subject_id=value)
+    return found if identifier is None else found | Q(id=identifier) | Q(subject_id=value)
 
 
 def _action(value: str) -> Q:
@@ -87,12 +90,20 @@ def _target(value: str) -> Q:
 
 def _identifier(column: str) -> Callable[[str], Q]:
     def matches(value: str) -> Q:
-        identifier = _uuid_or_none(value)
-        if identifier is None:
-            raise SearchError(f"{value!r} is not an identifier: a UUID is expected.")
-        return Q(**{column: identifier})
+        found = _ids(column, value)
+        if not found:
+            raise SearchError(f"{value!r} is not an identifier: a UUID is expected, or the id that callers know.")
+        return Q(**{f"{column}__in": found})
 
     return matches
+
+
+def _ids(column: str, value: str) -> list[UUID]:
+    """The identifiers that a value stands for: itself, and what those who own such things know by it (AUDIT_PUBLIC_IDS)."""
+    own = _uuid_or_none(value)
+    resolver = getattr(settings, "AUDIT_PUBLIC_IDS", {}).get(column)
+    named = import_string(resolver)(value) if resolver else []
+    return [*([own] if own is not None else []), *named]
 
 
 def _text(column: str) -> Callable[[str], Q]:

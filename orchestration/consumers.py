@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MESSAGE = "What is the weather like in London?"
 MAX_MESSAGE_CHARACTERS = 32_000
+_CONFLICTS = frozenset({"idempotency_conflict", "thread_busy", "run_exists"})
+_LINE_PARAMETERS = frozenset({"user_message", "thread_id", "protocol", "protocolVersion", "background"})
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -50,7 +52,7 @@ _STREAM_HEADERS: Headers = [
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What a handler needs of an HTTP request. Header names are lower case; of a repeated query name the last counts."""
+    """What a handler needs of an HTTP request. Header names are lower case."""
 
     method: str
     headers: dict[str, str]
@@ -197,7 +199,11 @@ class RunConsumer(AsyncConsumer):
             actions.REQUEST_REFUSED, outcome=Outcome.DENIED, reason=problem.code, details=_refusal_details(problem)
         )
         body = problem.body(self.scope.get("request_id", ""))
-        headers: Headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
+        headers: Headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         await self._start(
             problem.kind.status, [*headers, (b"content-length", str(len(body)).encode()), *problem.headers]
         )
@@ -257,24 +263,35 @@ class RunConsumer(AsyncConsumer):
             request_id=self.scope.get("request_id", ""),
             trace_context=_trace_context(request.headers),
         )
-        if key is not None:
-            known = await find_by_idempotency_key(self.engine.database, self.actor, key, digest)
-            if known is not None:
-                await self._begun_before(known, wish, dialect)
+        if await self._was_begun_before(wish, dialect):
+            return
+        try:
+            # A client that leaves in this moment must not leave a run behind that is stored and not carried out.
+            run = await asyncio.shield(self.engine.start_run(wish))
+        except Problem as problem:
+            # The same request may have come twice in one moment, and the other was quicker.
+            if problem.code in _CONFLICTS and await self._was_begun_before(wish, dialect):
                 return
-        # A client that leaves in this moment must not leave a run behind that is stored and not carried out.
-        run = await asyncio.shield(self.engine.start_run(wish))
+            raise
         if wish.background:
             await self._accepted(run)
             return
         await self.stream(run, self.engine.follow(run, dialect, just_started=True), dialect)
 
-    async def _begun_before(self, run: RunReference, wish: RunRequest, dialect: Dialect) -> None:
-        """The same request came before: its run is the answer, from the beginning."""
+    async def _was_begun_before(self, wish: RunRequest, dialect: Dialect) -> bool:
+        """Whether the same request came before: then its run is the answer, from the beginning."""
+        if wish.idempotency_key is None:
+            return False
+        run = await find_by_idempotency_key(
+            self.engine.database, self.actor, wish.idempotency_key, wish.idempotency_digest
+        )
+        if run is None:
+            return False
         if wish.background:
             await self._accepted(run)
         else:
             await self.resume(run, 0, dialect)
+        return True
 
     async def _accepted(self, run: RunReference) -> None:
         """A run in the background: where to follow it."""
@@ -321,7 +338,8 @@ class EventsConsumer(RunConsumer):
         await self.begin(run_input, dialect, request)
 
     async def _get(self, request: HttpRequest) -> None:
-        dialect = _dialect(request.query, "envelope", "1.0")
+        _refuse_others(request.query, _LINE_PARAMETERS)
+        dialect = _dialect(request.query, "envelope", request.query.get("protocolVersion", "1.0"))
         text = request.query.get("user_message", DEFAULT_MESSAGE)
         require_storable(text, "user_message")
         if not text.strip() or len(text) > MAX_MESSAGE_CHARACTERS:
@@ -385,9 +403,21 @@ class NoSuchAddressConsumer(RunConsumer):
 
 def _query(raw: bytes) -> dict[str, str]:
     try:
-        return dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50))
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
     except ValueError as error:
         raise Problem("invalid_input", "The query string cannot be read as UTF-8.", field="(query)") from error
+    query = dict(pairs)
+    if len(query) < len(pairs):
+        repeated = next(name for name in query if sum(found == name for found, _ in pairs) > 1)
+        raise Problem("invalid_input", "Given more than once.", field=repeated[:100])
+    return query
+
+
+def _refuse_others(query: dict[str, str], known: frozenset[str]) -> None:
+    """A parameter that is not known is a mistake of the caller's, and ignored it would do something else than was meant."""
+    unknown = next((name for name in query if name not in known), None)
+    if unknown is not None:
+        raise Problem("invalid_input", f"Not known here. Known are: {', '.join(sorted(known))}.", field=unknown[:100])
 
 
 def _dialect(query: dict[str, str], default: str, protocol_version: str | None) -> Dialect:

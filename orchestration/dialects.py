@@ -157,7 +157,7 @@ class EnvelopeDialect:
             case ev.ToolCallResult():
                 return [self._tool_output(event)]
             case ev.RunFinished():
-                return [self._response(self._held or "", final=True, outcome=event.outcome)]
+                return [self._response(self._held or "", final=True, outcome=event.outcome, result=event.result)]
             case ev.RunError():
                 return [*self._let_go(), _error(event.code or "internal_error", event.message)]
             case ev.Custom(name="run_recovered"):
@@ -179,8 +179,10 @@ class EnvelopeDialect:
         held, self._held = self._held, None
         return [] if held is None else [self._response(held, final=False)]
 
-    def _response(self, text: str, *, final: bool, outcome: Any = None) -> dict[str, Any]:
+    def _response(self, text: str, *, final: bool, outcome: Any = None, result: Any = None) -> dict[str, Any]:
         data: dict[str, Any] = {"runId": self._run_id, "threadId": self._thread_id, "final": final}
+        if isinstance(result, dict):  # why the answer is not whole: finishReason, stopped
+            data |= result
         if isinstance(outcome, dict):
             if outcome.get("interrupts"):
                 data["interrupts"] = outcome["interrupts"]

@@ -122,6 +122,7 @@ class Engine:
         self._owner = f"{uuid7().hex[:12]}"
         self._held: dict[UUID, _Holding] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._claiming: set[asyncio.Future[None]] = set()
         self._accepting = False
 
     # --- life
@@ -140,6 +141,8 @@ class Engine:
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new runs, let those going on finish within the grace period, then give the rest away and end all streams."""
         self._accepting = False
+        if self._claiming:
+            await asyncio.wait(self._claiming, timeout=_GIVE_AWAY_SECONDS)
         tasks = [holding.task for holding in self._held.values() if holding.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_seconds)
@@ -237,7 +240,11 @@ class Engine:
             trace_id=new.trace_id,
             decisions=decisions,
         )
-        self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
+        if self._accepting:
+            self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
+        else:  # the shut-down began meanwhile
+            span.end()
+            await self._give_away([(started.id, started.fence)])
         return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
 
     def follow(self, run: RunReference, dialect: Dialect, *, after: int = 0, just_started: bool = False) -> RunFollower:
@@ -299,12 +306,17 @@ class Engine:
         """
         if not self._accepting or len(self._held) >= self.config.max_concurrent_runs:
             return False
-        asked_at = time.monotonic()
-        claim = await claim_run(self.database, run_id, owner=self._owner, lease_seconds=self.config.lease_seconds)
-        if claim is None:
-            return False
-        lease = Lease(self.config.lease_seconds, asked_at)
-        holding = await self._take_up(claim, lease)
+        claiming: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._claiming.add(claiming)
+        try:
+            asked_at = time.monotonic()
+            claim = await claim_run(self.database, run_id, owner=self._owner, lease_seconds=self.config.lease_seconds)
+            if claim is None:
+                return False
+            holding = await self._take_up(claim, Lease(self.config.lease_seconds, asked_at))
+        finally:
+            self._claiming.discard(claiming)
+            claiming.set_result(None)
         if wait and holding is not None and holding.task is not None:
             await asyncio.wait([holding.task])  # a cancelled waiter leaves the run alone
         return True
@@ -325,6 +337,9 @@ class Engine:
         except (KeyError, TypeError, ValueError):
             logger.exception("the journal of a run cannot be read", extra={"run_id": str(claim.id)})
             await end_abandoned(self.database, self._writer, self.live, claim)
+            return None
+        if not self._accepting:  # the shut-down began meanwhile
+            await self._give_away([(claim.id, claim.fence)])
             return None
         span = tracer.start_span("run", attributes={"agent": task.agent.slug, "attempt": claim.fence})
         logger.info("a run goes on here", extra={"run_id": str(claim.id), "attempt": claim.fence})

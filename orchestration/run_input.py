@@ -97,6 +97,7 @@ class RunInput:
 
 
 _decoder = msgspec.json.Decoder(_RunAgentInput)
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -110,7 +111,7 @@ def parse_run_input(body: bytes) -> RunInput:
     except RecursionError as error:
         raise Problem("invalid_input", f"At most {MAX_DEPTH} levels of nesting are taken.", field="(body)") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem("invalid_json", "The body is not valid JSON.") from error
+        raise Problem("invalid_json", "The body is not valid JSON.", field="(body)") from error
     _require_public_id(raw.thread_id, "threadId")
     _require_public_id(raw.run_id, "runId")
     if raw.parent_run_id is not None:
@@ -201,10 +202,14 @@ def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
     if len(tools) > MAX_TOOLS:
         raise Problem("invalid_input", f"At most {MAX_TOOLS} tools are taken.", field="tools")
     for index, tool in enumerate(tools):
-        if not 1 <= len(tool.name) <= MAX_TOOL_NAME:
+        if not _TOOL_NAME.fullmatch(tool.name):
             raise Problem(
-                "invalid_input", f"A tool's name has 1 to {MAX_TOOL_NAME} characters.", field=f"tools[{index}].name"
+                "invalid_input",
+                f"A tool's name has 1 to {MAX_TOOL_NAME} letters, digits, underscores and hyphens: models take no other.",
+                field=f"tools[{index}].name",
             )
+        if any(other.name == tool.name for other in tools[:index]):
+            raise Problem("invalid_input", "Another tool has this name.", field=f"tools[{index}].name")
         if tool.parameters is not None and not isinstance(tool.parameters, dict):
             raise Problem("invalid_input", "Expected a JSON Schema object.", field=f"tools[{index}].parameters")
         _require_shallow(tool.parameters, f"tools[{index}].parameters")

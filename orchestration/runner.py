@@ -191,8 +191,16 @@ class Runner:
         _count_tokens(turn.usage)
         self._conversation.add(*turn.messages())
         self._end_step(step_id, step_name, "finished", turn.journal_detail())
-        self.journal.audit(self._entry(actions.MODEL_TURN, details=_turn_details(turn, self.task.model, started)))
-        metrics.model_turns.labels(outcome="ok").inc()
+        withheld = "model_content_filter" if turn.finish_reason == "content_filter" else ""
+        self.journal.audit(
+            self._entry(
+                actions.MODEL_TURN,
+                outcome=Outcome.FAILURE if withheld else Outcome.SUCCESS,
+                reason=withheld,
+                details=_turn_details(turn, self.task.model, started),
+            )
+        )
+        metrics.model_turns.labels(outcome=withheld or "ok").inc()
         self._check_finish(turn)
         return turn
 

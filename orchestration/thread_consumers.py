@@ -188,7 +188,7 @@ def _document(request: HttpRequest) -> dict[str, Any]:
     try:
         document = orjson.loads(request.body)
     except orjson.JSONDecodeError as error:
-        raise Problem("invalid_json", str(error)) from error
+        raise Problem("invalid_json", "The body is not valid JSON.", field="(body)") from error
     if not isinstance(document, dict):
         raise Problem("invalid_input", "Expected a JSON object.", field="(body)")
     return document

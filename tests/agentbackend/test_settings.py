@@ -49,6 +49,16 @@ def start_up(project_root: Path, *command: str, **environment: str) -> str:
         ("RUN_HEARTBEAT_SECONDS", "10"),
         ("METRICS_ALLOWED_FROM", "10.0.0.0/8,the office"),
         ("SUPABASE_DATABASE_URL", "mysql://user:secret@host/name"),
+        ("MAX_ITERATIONS_PER_TURN", "0"),
+        ("DATABASE_POOL_SIZE", "1"),
+        ("STREAM_HEARTBEAT_SECONDS", "0"),
+        ("MODEL_IDLE_TIMEOUT_SECONDS", "0"),
+        ("WORKER_CONCURRENCY", "0"),
+        ("OPENAI_BASE_URL", "nonsense"),
+        ("OPENAI_BASE_URL", "ftp://user:secret@host"),
+        ("REDIS_URL", "foo:secret"),
+        ("TOOL_MODULES", "no.such.module"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "zz"),
     ],
 )
 def test_a_bad_value_stops_start_up_and_names_the_setting(project_root: Path, name: str, value: str) -> None:

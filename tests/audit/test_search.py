@@ -11,6 +11,7 @@ from audit.actor import Actor
 from audit.entry import Outcome, Target
 from audit.models import AuditEvent
 from audit.search import SearchError, condition
+from tests.console.support import stored_run
 
 ACTOR, RUN, REQUEST, TOOL = str(uuid4()), uuid4(), f"req-{uuid4()}", f"tool-{uuid4()}"
 
@@ -83,3 +84,18 @@ def test_a_search_finds(search, actions):
 def test_a_search_that_cannot_be_understood_says_why(search, message):
     with pytest.raises(SearchError, match=message):
         condition(search)
+
+
+def test_a_run_and_its_thread_are_found_by_the_ids_that_their_caller_knows():
+    run = stored_run()
+    for action, ids in (("run.started", {"run_id": run.pk}), ("thread.changed", {"thread_id": run.thread_id})):
+        with transaction.atomic():
+            audit.record(action, actor=Actor(id=run.owner_id), **ids)
+    mine = AuditEvent.objects.filter(actor_id=run.owner_id)
+    for search, action in (
+        (f"run:{run.public_id}", "run.started"),
+        (run.public_id, "run.started"),
+        (f"thread:{run.thread.public_id}", "thread.changed"),
+        (f"run:{run.pk}", "run.started"),
+    ):
+        assert list(mine.filter(condition(search)).values_list("action", flat=True)) == [action], search

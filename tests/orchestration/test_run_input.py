@@ -31,8 +31,8 @@ def test_a_minimal_input_is_taken() -> None:
 @pytest.mark.parametrize(
     ("raw", "code", "field"),
     [
-        (b"{", "invalid_json", ""),
-        (b"\xff\xfe", "invalid_json", ""),
+        (b"{", "invalid_json", "(body)"),
+        (b"\xff\xfe", "invalid_json", "(body)"),
         (b"[]", "invalid_input", "(body)"),
         (body(threadId=...), "invalid_input", "threadId"),
         (body(runId=7), "invalid_input", "runId"),

@@ -242,3 +242,32 @@ def test_a_refusal_is_recorded_with_its_reason(service: RunningService, stored: 
         "the refusal is recorded",
     )
     assert found == ["invalid_input"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("usermessage=hello", "usermessage"),
+        ("agent=none", "agent"),
+        ("user_message=a&user_message=b", "user_message"),
+        ("user_message=hello&protocol=ag-ui&x=1", "x"),
+    ],
+)
+def test_a_parameter_that_is_not_known_or_repeated_begins_no_run(
+    service: RunningService, stored: Stored, query: str, field: str
+) -> None:
+    caller = Caller()
+    with service.client(caller) as client:
+        answer = client.get(f"/ag-ui/events?{query}")
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert stored.rows_of(caller) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "field"), [(["a b"], "tools[0].name"), ([""], "tools[0].name"), (["one", "two", "one"], "tools[2].name")]
+)
+def test_tools_that_no_model_takes_are_refused(service: RunningService, names: list[str], field: str) -> None:
+    tools = [{"name": name, "description": "x"} for name in names]
+    with service.client(Caller()) as client:
+        answer = client.post("/ag-ui/events", json=run_input("hello", tools=tools))
+    assert (answer.status_code, answer.json()["field"]) == (422, field)

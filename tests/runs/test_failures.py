@@ -115,3 +115,14 @@ def test_the_next_question_can_be_asked_after_a_failure(service: RunningService)
     service.stream(caller, "POST", "/ag-ui/events", json=wish)
     frames = service.post_run(caller, "hello", threadId=wish["threadId"])
     assert frames[-1].event["outcome"] == {"type": "success"}
+
+
+def test_a_withheld_answer_is_no_successful_model_turn(service: RunningService, stored: Stored) -> None:
+    wish = run_input("demo: filter")
+    service.post_run(Caller(), "", **wish)
+    found = stored.values(
+        "SELECT a.outcome || ' ' || a.reason FROM audit_events a JOIN orchestration_run r ON r.id = a.run_id "
+        "WHERE r.public_id = %s AND a.action = 'model.turn'",
+        wish["runId"],
+    )
+    assert found == ["failure model_content_filter"]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.running_service import Caller, Frame, RunningService, read_frames
-from tests.runs.support import Stored, assert_well_formed, events, text, types
+from tests.runs.support import Stored, assert_well_formed, events, eventually, text, types
 
 ADDRESS = "/ag-ui/events"
 
@@ -123,7 +123,7 @@ def test_after_the_end_there_is_nothing_to_send(service: RunningService, stored:
         answer = client.get(ADDRESS, headers={"Last-Event-ID": frames[-1].id})
     assert (answer.status_code, answer.content) == (204, b"")
     assert stored.rows_of(caller) == (1, 1, 1)
-    assert "request.replayed" in stored.audit(response.headers["x-run-id"])
+    eventually(lambda: "request.replayed" in stored.audit(response.headers["x-run-id"]), "it is recorded")
 
 
 def test_the_run_of_somebody_else_cannot_be_resumed(service: RunningService, stored: Stored) -> None:
@@ -194,3 +194,13 @@ def test_a_failing_tool_is_shown_as_an_output_with_its_error(service: RunningSer
     assert "output" not in output["data"]
     assert output["data"]["error"]
     assert frames[-1].event["data"]["final"] is True
+
+
+def test_an_answer_that_was_cut_off_says_so_in_every_form(service: RunningService) -> None:
+    [envelope] = service.stream(Caller(), "GET", "/ag-ui/events?user_message=demo:%20length")
+    assert envelope.event["data"]["finishReason"] == "length"
+    for version in ("1.0", "0"):
+        frames = service.stream(
+            Caller(), "GET", f"/ag-ui/events?user_message=demo:%20length&protocol=ag-ui&protocolVersion={version}"
+        )
+        assert frames[-1].event["result"] == {"finishReason": "length"}
