@@ -24,7 +24,16 @@ DEFAULT_ROLE = "user"
 _GATEWAY_PREFIXES = ("x-supabase-", "x-gateway-")
 # Beside the gateway's own: where two values would let two readers of one request see different ones.
 _SINGLE = frozenset(
-    {"authorization", "content-length", "host", "last-event-id", "origin", "sec-fetch-site", SESSION_ID}
+    {
+        "authorization",
+        "content-length",
+        "host",
+        "idempotency-key",
+        "last-event-id",
+        "origin",
+        "sec-fetch-site",
+        SESSION_ID,
+    }
 )
 _FORWARDING_PREFIXES = ("forwarded", "x-forwarded", "x-original-", "x-envoy-", "cf-")
 _FORWARDING = frozenset(
