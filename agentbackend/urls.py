@@ -2,11 +2,13 @@
 
 from django.contrib import admin
 from django.urls import path
+from django.views.generic import RedirectView
 
 from agentbackend import health, metrics
 from orchestration.playground.views import playground
 
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index"), name="root"),
     path("health", health.health, name="health"),
     path("readiness", health.ready, name="readiness"),
     path("metrics", metrics.prometheus, name="metrics"),

@@ -200,7 +200,10 @@ class AuditEventAdmin(ModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[AuditEvent], search_term: str
     ) -> tuple[QuerySet[AuditEvent], bool]:
         try:
-            return queryset.filter(condition(search_term)), False
+            found = queryset.filter(condition(search_term))
+            if search_term and not found.exists():
+                messages.info(request, "Nothing was found. Identifiers, actions and reasons are searched, whole; texts are not.")
+            return found, False
         except SearchError as error:
             messages.error(request, str(error))
             return queryset.none(), False

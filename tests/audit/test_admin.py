@@ -271,3 +271,9 @@ def test_runs_and_targets_link_to_their_pages_where_the_setting_knows_them(setti
 
     assert 'href="/admin/auth/user/7/change/"' in content
     assert f'href="{LIST}?q=run%3A{made.event_row[-4]}"' in content
+
+
+def test_a_search_that_finds_nothing_says_what_is_searched():
+    client, _ = signed_in(superuser=True)
+    page = client.get(LIST, {"q": "weather-in-london"}).content.decode()
+    assert "texts are not" in page

@@ -28,7 +28,7 @@ def test_the_dashboard_shows_the_last_runs_without_what_was_said():
 def test_the_dashboard_counts_what_is_going_on():
     stored_run(status="failed")
     page = text_of(superuser().get(INDEX))
-    for title in ("Runs", "Active", "Failed", "Tool calls", "Denied calls", "Errors shown"):
+    for title in ("Runs", "Active", "Failed", "Tool calls", "Denied calls", "Errors in streams"):
         assert re.search(rf"{title} [\d,]+\+? (in the last 24 hours|going on)", page), title
 
 
