@@ -97,7 +97,7 @@ def killed_in_a_call(
         return wish, [*seen, *rest]
 
 
-@pytest.mark.parametrize("kind", ["idempotent", "keyed", "unsafe"])
+@pytest.mark.parametrize("kind", ["idempotent", "unsafe"])
 def test_between_steps_nothing_is_done_twice(
     services: SeparateDatabase,
     successor: RunningService,
@@ -184,7 +184,7 @@ def test_an_unsafe_call_becomes_a_question_and_is_made_again_when_the_user_says_
     assert (refused.status_code, refused.json()["field"]) == (422, "resume"), "a question is answered once"
 
 
-@pytest.mark.parametrize("answered", ["cancelled", "declined", "passed over"])
+@pytest.mark.parametrize("answered", ["declined", "passed over"])
 def test_an_unsafe_call_that_is_not_to_be_repeated_is_told_to_the_model(
     services: SeparateDatabase,
     successor: RunningService,
@@ -195,7 +195,6 @@ def test_an_unsafe_call_that_is_not_to_be_repeated_is_told_to_the_model(
     wish, seen = killed_in_a_call(services.start(), successor, tester, effects, "unsafe")
     [interrupt] = seen[-1].event["outcome"]["interrupts"]
     resume = {
-        "cancelled": [{"interruptId": interrupt["id"], "status": "cancelled"}],
         "declined": [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": False}}],
         "passed over": [],
     }[answered]
