@@ -65,7 +65,9 @@ def _audit_cards(since: datetime) -> list[dict[str, str]]:
     return [
         _card("Tool calls", _count(recent.filter(action=actions.TOOL_CALLED)), *_audit_link(actions.TOOL_CALLED)),
         _card("Denied calls", _count(recent.filter(action=actions.TOOL_DENIED)), *_audit_link(actions.TOOL_DENIED)),
-        _card("Errors in streams", _count(recent.filter(action=actions.ERROR_SHOWN)), *_audit_link(actions.ERROR_SHOWN)),
+        _card(
+            "Errors in streams", _count(recent.filter(action=actions.ERROR_SHOWN)), *_audit_link(actions.ERROR_SHOWN)
+        ),
     ]
 
 

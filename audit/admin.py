@@ -202,7 +202,9 @@ class AuditEventAdmin(ModelAdmin):
         try:
             found = queryset.filter(condition(search_term))
             if search_term and not found.exists():
-                messages.info(request, "Nothing was found. Identifiers, actions and reasons are searched, whole; texts are not.")
+                messages.info(
+                    request, "Nothing was found. Identifiers, actions and reasons are searched, whole; texts are not."
+                )
             return found, False
         except SearchError as error:
             messages.error(request, str(error))

@@ -177,6 +177,11 @@ class Engine:
         return len(self._held)
 
     @property
+    def has_room(self) -> bool:
+        """Whether another run can be taken up here."""
+        return self._accepting and len(self._held) < self.config.max_concurrent_runs
+
+    @property
     def is_accepting(self) -> bool:
         """Whether new runs are taken."""
         return self._accepting
@@ -304,7 +309,7 @@ class Engine:
 
         Safe to call at any time in any process: the fence decides. `wait`: return when it has ended here.
         """
-        if not self._accepting or len(self._held) >= self.config.max_concurrent_runs:
+        if not self.has_room:
             return False
         claiming: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._claiming.add(claiming)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import Status
+from procrastinate.tasks import Task
 
 from agentbackend.foundation.database import Database
 from orchestration.retention import expire_event_logs, pack_ended_runs
@@ -30,10 +32,14 @@ MAINTENANCE = "maintenance"
 KEEP_HOURS = 24
 _BATCH = 200
 _MOST_BATCHES = 50
+_LATER_SECONDS = 1
 
 
 class TakesUpRuns(Protocol):
     """What the jobs need of the engine."""
+
+    @property
+    def has_room(self) -> bool: ...  # noqa: D102
 
     async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool: ...  # noqa: D102
 
@@ -83,10 +89,23 @@ class Jobs:
     # --- runs
 
     async def _carry_out(self, run_id: str) -> None:
-        await self._engine.adopt(UUID(run_id))
+        if self._engine.has_room:
+            await self._engine.adopt(UUID(run_id))
+        else:
+            await self._leave_to_others(self._carry_out_run, run_id)
 
     async def _take_up(self, run_id: str) -> None:
-        await self._engine.adopt(UUID(run_id), wait=False)
+        if self._engine.has_room:
+            await self._engine.adopt(UUID(run_id), wait=False)
+        else:
+            await self._leave_to_others(self._take_up_run, run_id)
+
+    @staticmethod
+    async def _leave_to_others(task: Task[[str], Any, [str]], run_id: str) -> None:
+        """This process is full, or shuts down: another one, or this one a little later."""
+        lock = f"{task.name}:{run_id}"
+        with suppress(AlreadyEnqueued):
+            await task.configure(queueing_lock=lock, schedule_in={"seconds": _LATER_SECONDS}).defer_async(run_id=run_id)
 
     # --- maintenance
 

@@ -130,3 +130,15 @@ def test_a_queued_run_whose_job_was_lost_is_queued_again(
 def test_a_worker_with_nothing_to_do_at_once_is_refused(services: SeparateDatabase) -> None:
     with worker(services, "--concurrency", "0") as process:
         assert process.wait(60) != 0
+
+
+def test_a_process_that_is_full_leaves_its_jobs_to_others(services: SeparateDatabase, stored: Stored) -> None:
+    full = services.start(MAX_CONCURRENT_RUNS="1", WORKER_IN_PROCESS="true")
+    caller, wish = Caller(), run_input("demo: slow 3000")
+    with full.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        next(frames)
+        other = services.start(WORKER_IN_PROCESS="true")
+        runs = [queued(other, caller, "hello") for _ in range(4)]
+        for run_id in runs:
+            eventually(lambda run_id=run_id: stored.run(run_id)["status"] == "finished", "it is done by the other")
+        full.stop(signal.SIGKILL)
