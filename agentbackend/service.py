@@ -29,10 +29,12 @@ from agentbackend.metrics import register_refresher
 from agentbackend.schema import pending_migrations
 from agentbackend.telemetry import instrument_client, shutdown_telemetry
 from audit import sign_ins
+from audit.writing import WriterRecorder
 from orchestration.doorbell import Doorbell, SharedLayer
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
+from tools import process as tool_process
 from tools.builtin import debug
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Service:
             prepare=instrument_client,
         )
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
+        tool_process.configure(policy=policy, recorder=WriterRecorder(self.writer))
         self._model_port: ModelPort | None = None
         self._loops: list[asyncio.Task[None]] = []
         self.is_draining = False

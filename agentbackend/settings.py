@@ -54,6 +54,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "EVENT_RETENTION_DAYS": (int, 0),
     # tools
     "TOOL_MODULES": (str, ""),
+    "FOUR_EYES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
@@ -200,6 +201,11 @@ if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
 # --- tools
 TOOL_CREDENTIALS_FROM_ENVIRONMENT = _env.ENVIRON
 TOOL_MODULES: list[str] = _list("TOOL_MODULES")
+FOUR_EYES: list[str] = _list("FOUR_EYES")
+if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials", "agents"}:
+    raise ImproperlyConfigured(
+        f"FOUR_EYES: expected tools, roles, servers, credentials or agents, got {', '.join(sorted(unknown_groups))}."
+    )
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
 OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")
@@ -254,6 +260,10 @@ AUDIT_LINKS = {
     "tools.tool": "admin:tools_tool_change",
     "tools.callerrole": "admin:tools_callerrole_change",
     "tools.denyrule": "admin:tools_denyrule_change",
+    "tools.argumentrule": "admin:tools_argumentrule_change",
+    "tools.remoteserver": "admin:tools_remoteserver_change",
+    "tools.storedcredential": "admin:tools_storedcredential_change",
+    "change": "admin:tools_changerequest_change",
     "auth.user": "admin:auth_user_change",
     "auth.group": "admin:auth_group_change",
 }
@@ -329,6 +339,14 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = (
     if REDIS_URL
     else {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 )
+
+CACHES: dict[str, dict[str, Any]] = {
+    "default": (
+        {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "agentbackend"}
+        if REDIS_URL
+        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 5000}}
+    )
+}
 
 # --- around
 LOG_LEVEL: str = _read("LOG_LEVEL").upper()

@@ -37,11 +37,31 @@ TOOL_ALLOWED: Final = "tool.allowed"
 TOOL_DENIED: Final = "tool.denied"
 TOOL_CALLED: Final = "tool.called"
 TOOL_FAILED: Final = "tool.failed"
+TOOL_APPROVAL_ASKED: Final = "tool.approval_asked"
 
 # the tool registry
 TOOL_PUBLISHED: Final = "tool.published"
 TOOL_ENABLED: Final = "tool.enabled"
 TOOL_DISABLED: Final = "tool.disabled"
+TOOL_DESCRIBED: Final = "tool.described"
+ROLE_CHANGED: Final = "role.changed"
+RULE_CHANGED: Final = "rule.changed"
+REMOTE_SERVER_CHANGED: Final = "remote_server.changed"
+REMOTE_SERVER_DISCOVERED: Final = "remote_server.discovered"
+REMOTE_TOOL_IMPORTED: Final = "remote_tool.imported"
+REMOTE_TOOL_QUARANTINED: Final = "remote_tool.quarantined"
+REMOTE_TOOL_ACCEPTED: Final = "remote_tool.accepted"
+CREDENTIAL_SET: Final = "credential.set"
+CREDENTIAL_REMOVED: Final = "credential.removed"
+CREDENTIAL_ROTATED: Final = "credential.rotated"
+OPENAPI_IMPORTED: Final = "openapi.imported"
+
+# a change that needs a second person
+CHANGE_PROPOSED: Final = "change.proposed"
+CHANGE_APPROVED: Final = "change.approved"
+CHANGE_REFUSED: Final = "change.refused"
+CHANGE_WITHDRAWN: Final = "change.withdrawn"
+CHANGE_OUTDATED: Final = "change.outdated"
 
 # retention
 EVENTS_EXPIRED: Final = "retention.events_expired"

@@ -23,6 +23,14 @@ class Recorder(Protocol):
         ...
 
 
+class ProgressListener(Protocol):
+    """Is told how far a call is; must not block."""
+
+    def __call__(self, done: float, total: float | None, message: str) -> None:
+        """`done` grows; `total`, where it is known, is what it grows to."""
+        ...
+
+
 class ToolOutcome(StrEnum):
     """How a call ended; everything but `OK` is told to the model with a reason."""
 
@@ -31,6 +39,7 @@ class ToolOutcome(StrEnum):
     DISABLED = "disabled"
     DENIED = "denied"
     INVALID_ARGUMENTS = "invalid_arguments"
+    NEEDS_APPROVAL = "needs_approval"
     MISSING_CREDENTIAL = "missing_credential"
     RATE_LIMITED = "rate_limited"
     TIMED_OUT = "timed_out"
@@ -45,6 +54,20 @@ class SideEffects(StrEnum):
     UNSAFE = "unsafe"
 
 
+class CacheScope(StrEnum):
+    """Who shares a result that is kept for a while."""
+
+    USER = "user"
+    ROLE = "role"
+
+
+class RateLimitScope(StrEnum):
+    """Who shares a tool's rate limit."""
+
+    CALLER = "caller"
+    TOOL = "tool"
+
+
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
     """What a model and a caller see of a tool, in its pinned version."""
@@ -56,6 +79,7 @@ class ToolDefinition:
     side_effects: SideEffects
     version: int
     digest: str
+    output_schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +95,8 @@ class ToolCall:
 class CallContext:
     """For whom and for what a call is made.
 
-    `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, ...
+    `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
+    (the console). `approved`: a person has said yes to this very call. `progress` is told how far a long call is.
     """
 
     actor: Actor
@@ -82,6 +107,8 @@ class CallContext:
     request_id: str = ""
     trace_id: str = ""
     origin: str = "run"
+    approved: bool = False
+    progress: ProgressListener | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +123,8 @@ class ToolResult:
     version: int = 0
     duration_ms: float = 0.0
     truncated: bool = False
+    cached: bool = False
+    retry_after_seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
 
     @property

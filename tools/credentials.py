@@ -1,4 +1,4 @@
-"""Credentials of tools: named by a tool's version, read from the environment at the moment of the call.
+"""Credentials of tools: named by a tool's version, read at the moment of the call from the vault, else from the environment.
 
 Values go to the handler beside the arguments. They never appear in a repr, and `Credentials.hide` takes them
 out of whatever a tool hands back.
@@ -6,12 +6,18 @@ out of whatever a tool hands back.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from typing import Final
 
 import orjson
 from django.conf import settings
+
+from tools.vault import CREDENTIAL, Sealed, VaultError, open_sealed
+
+logger = logging.getLogger(__name__)
 
 REDACTED: Final = "[redacted]"
 
@@ -60,13 +66,25 @@ class Credentials(Mapping[str, str]):
 NO_CREDENTIALS: Final = Credentials({})
 
 
-def resolve(names: Iterable[str]) -> Credentials:
-    """The values of these credentials; raises MissingCredentialError for the first that is absent or empty."""
-    return Credentials({name: _value(name) for name in names})
+class CredentialSource(StrEnum):
+    """Where a credential's value comes from."""
+
+    VAULT = "vault"
+    ENVIRONMENT = "environment"
+    NOWHERE = "missing"
 
 
-def is_present(name: str) -> bool:
-    """Whether a credential is set, for pages that show its state and never its value."""
+def resolve(names: Iterable[str], vault: Mapping[str, Sealed]) -> Credentials:
+    """The values of these credentials; raises MissingCredentialError for the first that is absent or empty.
+
+    `vault`: the stored ones by name. One that is stored comes before the environment's variable of that name; when it cannot be
+    opened it is missing, and the log says why: another value is never taken in its place.
+    """
+    return Credentials({name: _value(name, vault) for name in names})
+
+
+def is_in_environment(name: str) -> bool:
+    """Whether the environment has a value, for pages that show a credential's state and never its value."""
     return bool(_environment().get(name, "").strip())
 
 
@@ -76,18 +94,29 @@ def name_problem(name: str) -> str:
     The service's own secrets lie in the same environment: a tool that could name them could send them away.
     """
     if not _NAME.fullmatch(name):
-        return f"{name!r} is not the name of an environment variable in capitals."
+        return f"{name!r} is not a credential's name: capitals, digits and underscores, like API_KEY."
     own = name in settings.SCHEME and "_TOOL_" not in name
     if own or name.startswith(_OWN_PREFIXES):
         return f"{name} is a setting of the service itself and cannot be a tool's credential."
     return ""
 
 
-def _value(name: str) -> str:
-    value = _environment().get(name, "").strip()
-    if not value or name_problem(name):
+def _value(name: str, vault: Mapping[str, Sealed]) -> str:
+    if name_problem(name):
+        raise MissingCredentialError(name)
+    sealed = vault.get(name)
+    value = _environment().get(name, "").strip() if sealed is None else _opened(name, sealed)
+    if not value:
         raise MissingCredentialError(name)
     return value
+
+
+def _opened(name: str, sealed: Sealed) -> str:
+    try:
+        return open_sealed(sealed, purpose=CREDENTIAL, name=name)
+    except VaultError as error:
+        logger.error("a stored credential cannot be opened", extra={"credential": name, "reason": str(error)})
+        return ""
 
 
 def _environment() -> Mapping[str, str]:

@@ -1,9 +1,9 @@
 """The one door: every tool call goes through `call_tool`, whoever makes it.
 
-The order: known? given to this agent? switched on? role and deny rules? arguments? credentials? Then the permission
-is recorded and committed, and only then the tool is executed; what came of it is recorded after. A refusal is
-recorded, too, and told to the model with what would help. Nothing is executed that cannot be recorded: what the
-recorder raises passes through.
+The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and are they allowed to
+this role? a person's approval? credentials? Then the permission is recorded and committed, and only then the tool is
+executed (or a kept result taken); what came of it is recorded after. A refusal is recorded, too, and told to the model
+with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
 
 A cancelled call ends with CancelledError and without a second record: permitted and not ended means interrupted.
 A blocking function cannot be stopped; it ends on its thread, unheard.
@@ -16,17 +16,22 @@ import logging
 import re
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Final
 
 import orjson
 
 from agentbackend.foundation import metrics
 from audit import actions
+from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from tools import credentials as tool_credentials
+from tools import result_cache
+from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.rate_limits import RateLimitedError, use_tool_limit
 from tools.governance.roles import Decision
 from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.invocation import ToolError, ToolInvocation
@@ -41,14 +46,23 @@ MAX_MESSAGE_LENGTH: Final = 2000
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 _FIRST_PAUSE_SECONDS = 0.1
+_slots = CallSlots()
 
 
 class Refusal(Exception):
     """The call does not take place. `message` is for the model and the user, `note` for the operator only."""
 
     def __init__(
-        self, outcome: ToolOutcome, reason: str, message: str, *, retryable: bool = False, note: str = ""
+        self,
+        outcome: ToolOutcome,
+        reason: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        note: str = "",
+        retry_after_seconds: float = 0.0,
     ) -> None:
+        self.retry_after_seconds = retry_after_seconds
         self.outcome = outcome
         self.reason = reason
         self.message = message
@@ -85,14 +99,18 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
     """
     passing = _Passing(call, context, time.monotonic())
     try:
-        tool, decision = _permitted(passing, await registry.snapshot())
-        # Here come approval, rate limit and budget: after the role, before anything is made ready for the call.
+        snapshot = await registry.snapshot()
+        tool, decision = _permitted(passing, snapshot)
+        await _within_rate(tool, context.actor)
         arguments = _read_arguments(passing, tool)
-        credentials = _credentials(tool)
+        _check_allowed(snapshot, tool, context.actor, arguments)
+        _check_approved(tool, context)
+        credentials = _credentials(tool, snapshot)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
-    await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details={"arguments": arguments})
-    result = await _execute(passing, tool, arguments, credentials)
+    details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved}
+    await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details=details)
+    result = await _kept_or_executed(passing, tool, arguments, credentials)
     _note_result(passing, result)
     return _counted(passing, result)
 
@@ -115,6 +133,19 @@ def _permitted(passing: _Passing, snapshot: Snapshot) -> tuple[RegisteredTool, D
         message = f"The user may not use the tool {name}. {decision.explanation}"
         raise Refusal(ToolOutcome.DENIED, decision.reason_code, message)
     return tool, decision
+
+
+async def _within_rate(tool: RegisteredTool, actor: Actor) -> None:
+    if not tool.rate_limit:
+        return
+    try:
+        await use_tool_limit(tool.rate_limit, tool.rate_limit_scope, tool.definition.name, actor)
+    except RateLimitedError as error:
+        seconds = max(1, ceil(error.retry_after_seconds))
+        message = f"The tool {tool.definition.name} may be called {error.limit}. Try again in {seconds} seconds."
+        raise Refusal(
+            ToolOutcome.RATE_LIMITED, "rate_limited", message, retryable=True, retry_after_seconds=seconds
+        ) from error
 
 
 # --- with what?
@@ -149,9 +180,22 @@ def _invalid(what: str) -> Refusal:
     return Refusal(ToolOutcome.INVALID_ARGUMENTS, "invalid_arguments", message, retryable=True)
 
 
-def _credentials(tool: RegisteredTool) -> Credentials:
+def _check_allowed(snapshot: Snapshot, tool: RegisteredTool, actor: Actor, arguments: dict[str, Any]) -> None:
+    unfit = snapshot.unfit(actor, tool, arguments)
+    if unfit is not None:
+        message = f"The user may not call {tool.definition.name} in this way. {unfit.explanation}"
+        raise Refusal(ToolOutcome.DENIED, "argument_rule", message)
+
+
+def _check_approved(tool: RegisteredTool, context: CallContext) -> None:
+    if tool.approval_required and not context.approved:
+        message = f"A person must approve each call of the tool {tool.definition.name}."
+        raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message)
+
+
+def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
     try:
-        return tool_credentials.resolve(tool.required_credentials)
+        return tool_credentials.resolve(tool.required_credentials, snapshot.vault)
     except MissingCredentialError as error:
         message = (
             f"The tool {tool.definition.name} is not set up completely, so it cannot be used at the moment. "
@@ -165,7 +209,34 @@ def _credentials(tool: RegisteredTool) -> Credentials:
 # --- doing it
 
 
+async def _kept_or_executed(
+    passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any], credentials: Credentials
+) -> ToolResult:
+    """The kept result of the same call, or what comes of it now."""
+    if not tool.cache_seconds:
+        return await _execute(passing, tool, arguments, credentials)
+    key = result_cache.key_of(tool, arguments, passing.context.actor)
+    kept = await result_cache.find(key)
+    if kept is not None:
+        return replace(_checked(passing, tool, kept), cached=True)
+    result = await _execute(passing, tool, arguments, credentials)
+    if result.ok and not result.truncated:
+        await result_cache.keep(key, Output(result.content, result.value, truncated=False), tool.cache_seconds)
+    return result
+
+
 async def _execute(
+    passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any], credentials: Credentials
+) -> ToolResult:
+    try:
+        async with _slots.slot(tool.definition.name, tool.max_concurrent, tool.timeout_seconds):
+            return await _execute_now(passing, tool, arguments, credentials)
+    except NoSlotError:
+        message = f"The tool {tool.definition.name} is busy: too many calls of it are going on. Try again in a moment."
+        return _failed(passing, ToolOutcome.RATE_LIMITED, message, retryable=True)
+
+
+async def _execute_now(
     passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any], credentials: Credentials
 ) -> ToolResult:
     try:
@@ -216,6 +287,7 @@ def _invocation(passing: _Passing, tool: RegisteredTool, credentials: Credential
         credentials=credentials,
         deadline=time.monotonic() + tool.timeout_seconds,
         run_id=context.run_id,
+        progress=context.progress,
     )
 
 
@@ -283,15 +355,18 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
     )
     arguments = _bounded(passing.call.arguments) if passing.arguments is None else passing.arguments
     details = {"arguments": arguments, "message": refusal.message, "note": refusal.note}
-    if refusal.outcome in _POLICY_OUTCOMES:
+    if refusal.outcome is ToolOutcome.NEEDS_APPROVAL:
+        await _record(passing, actions.TOOL_APPROVAL_ASKED, reason=refusal.reason, details=details)
+    elif refusal.outcome in _POLICY_OUTCOMES:
         await _record(passing, actions.TOOL_DENIED, Outcome.DENIED, refusal.reason, details)
     else:
         await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, refusal.reason, details)
-    return _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
+    failed = _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
+    return replace(failed, retry_after_seconds=refusal.retry_after_seconds)
 
 
 def _note_result(passing: _Passing, result: ToolResult) -> None:
-    details = {"duration_ms": round(result.duration_ms, 1), "truncated": result.truncated}
+    details = {"duration_ms": round(result.duration_ms, 1), "truncated": result.truncated, "cached": result.cached}
     if result.ok:
         found = _entry(passing, actions.TOOL_CALLED, details={**details, "result": result.content})
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from audit.actor import Actor
+from tools.calls import ProgressListener
 from tools.credentials import Credentials
 
 
@@ -38,6 +39,12 @@ class ToolInvocation:
     credentials: Credentials
     deadline: float
     run_id: UUID | None = None
+    progress: ProgressListener | None = None
+
+    def report_progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell whoever waits how far the call is, where they can be told; costs nothing where they cannot."""
+        if self.progress is not None:
+            self.progress(done, total, message)
 
     @property
     def seconds_left(self) -> float:

@@ -1,4 +1,4 @@
-"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles and deny rules.
+"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, servers and sealed credentials.
 
 At most once a second a look at the revision (one row) tells whether the snapshot is still true; only then is it
 read again. So a change reaches every process within a second, and no connection is held in between.
@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import orjson
 import psycopg
@@ -20,8 +21,10 @@ from psycopg_pool import PoolTimeout
 
 from agentbackend.foundation.database import Database, database
 from audit.actor import Actor
-from tools.calls import SideEffects, ToolDefinition
+from tools.calls import CacheScope, RateLimitScope, SideEffects, ToolDefinition
+from tools.governance.conditions import ArgumentCondition, Unfit, first_unfit
 from tools.governance.roles import Decision, Deny, Inheritance, may_use
+from tools.vault import Sealed
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class RegisteredTool:
     """A tool in its pinned version, ready to be called."""
 
     definition: ToolDefinition
+    version_id: str
     enabled: bool
     input_schema: bytes
     output_schema: bytes | None
@@ -43,12 +47,34 @@ class RegisteredTool:
     timeout_seconds: float
     output_limit_bytes: int
     max_retries: int
+    approval_required: bool
+    cache_seconds: int
+    cache_scope: CacheScope
+    rate_limit: str
+    rate_limit_scope: RateLimitScope
+    max_concurrent: int
     denies: tuple[Deny, ...]
+    conditions: tuple[ArgumentCondition, ...]
 
     @property
     def policy_version(self) -> str:
         """What the audit trail names as the deciding version: name, number and the digest's beginning."""
         return f"{self.definition.name}:{self.definition.version}:{self.definition.digest[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredServer:
+    """An MCP server of others, as its tools call it; fields as in `tools.models.RemoteServer`."""
+
+    id: UUID
+    name: str
+    url: str
+    protocol: str
+    credential: str
+    credential_placement: str
+    credential_header: str
+    timeout_seconds: float
+    enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +84,16 @@ class Snapshot:
     revision: int
     tools: Mapping[str, RegisteredTool]
     inheritance: Inheritance
+    vault: Mapping[str, Sealed]
+    servers: Mapping[str, RegisteredServer]
 
     def decide(self, actor: Actor, tool: RegisteredTool) -> Decision:
         """Whether this caller's role may use the tool."""
         return may_use(actor.role, tool.required_role, self.inheritance, tool.denies)
+
+    def unfit(self, actor: Actor, tool: RegisteredTool, arguments: object) -> Unfit | None:
+        """The condition on arguments that binds this caller and is not fulfilled, if any."""
+        return first_unfit(arguments, actor.role, self.inheritance, tool.conditions)
 
 
 class ToolRegistry:
@@ -144,62 +176,111 @@ class ToolRegistry:
     async def _read(self) -> Snapshot:
         async with self._database.connection() as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            [(revision,)] = await (await connection.execute(_REVISION)).fetchall()
-            tools = await (await connection.execute(_TOOLS)).fetchall()
-            roles = await (await connection.execute(_ROLES)).fetchall()
-            denies = await (await connection.execute(_DENIES)).fetchall()
-        return _snapshot(revision, tools, roles, denies)
+
+            async def rows(query: str) -> list[Any]:
+                return await (await connection.execute(query)).fetchall()
+
+            [(revision,)] = await rows(_REVISION)
+            return _snapshot(
+                revision,
+                tools=await rows(_TOOLS),
+                roles=await rows(_ROLES),
+                denies=_by_tool(await rows(_DENIES), Deny),
+                conditions=_by_tool(await rows(_CONDITIONS), _condition),
+                vault={name: Sealed(kid, bytes(sealed)) for name, kid, sealed in await rows(_VAULT)},
+                servers=[RegisteredServer(*row) for row in await rows(_SERVERS)],
+            )
 
 
-def _snapshot(revision: int, tools: list[Any], roles: list[Any], denies: list[Any]) -> Snapshot:
-    by_tool: dict[str | None, list[Deny]] = {}
-    for tool_name, role, reason in denies:
-        by_tool.setdefault(tool_name, []).append(Deny(role, reason))
-    for_all = by_tool.get(None, [])
+Rule = TypeVar("Rule", Deny, ArgumentCondition)
+
+
+def _by_tool(rows: list[Any], make: Callable[..., Rule]) -> dict[str | None, list[Rule]]:
+    """Rules by the tool that they are about (None: all), each made of the row's other columns."""
+    found: dict[str | None, list[Rule]] = {}
+    for tool_name, *columns in rows:
+        found.setdefault(tool_name, []).append(make(*columns))
+    return found
+
+
+def _condition(role: str, schema: Any, reason: str) -> ArgumentCondition:
+    return ArgumentCondition(role, orjson.dumps(schema), reason)
+
+
+def _snapshot(
+    revision: int,
+    *,
+    tools: list[Any],
+    roles: list[Any],
+    denies: dict[str | None, list[Deny]],
+    conditions: dict[str | None, list[ArgumentCondition]],
+    vault: dict[str, Sealed],
+    servers: list[RegisteredServer],
+) -> Snapshot:
+    for_all = denies.get(None, [])
+    registered = (
+        _registered(row, (*for_all, *denies.get(row[0], ())), tuple(conditions.get(row[0], ()))) for row in tools
+    )
     return Snapshot(
         revision=revision,
-        tools={row[0]: _registered(row, (*for_all, *by_tool.get(row[0], ()))) for row in tools},
-        inheritance={name: frozenset(inherits) for name, inherits in roles},
+        tools={tool.definition.name: tool for tool in registered},
+        inheritance={name: frozenset(inherited) for name, inherited in roles},
+        vault=vault,
+        servers={server.name: server for server in servers},
     )
 
 
-def _registered(row: tuple[Any, ...], denies: tuple[Deny, ...]) -> RegisteredTool:
-    (name, enabled, number, digest, title, description, input_schema, output_schema, side_effects,
-     handler_type, handler, credentials, role, timeout, output_limit, retries) = row  # fmt: skip
+def _registered(
+    row: tuple[Any, ...], denies: tuple[Deny, ...], conditions: tuple[ArgumentCondition, ...]
+) -> RegisteredTool:
+    values = dict(zip(_COLUMNS, row, strict=True))
     definition = ToolDefinition(
-        name=name,
-        title=title,
-        description=description,
-        input_schema=input_schema,
-        side_effects=SideEffects(side_effects),
-        version=number,
-        digest=digest,
+        name=values["name"],
+        title=values["title"],
+        description=values["description"],
+        input_schema=values["input_schema"],
+        side_effects=SideEffects(values["side_effects"]),
+        version=values["number"],
+        digest=values["digest"],
+        output_schema=values["output_schema"],
     )
+    output_schema = values["output_schema"]
     return RegisteredTool(
         definition=definition,
-        enabled=enabled,
-        input_schema=orjson.dumps(input_schema),
+        version_id=str(values["id"]),
+        enabled=values["enabled"],
+        input_schema=orjson.dumps(values["input_schema"]),
         output_schema=None if output_schema is None else orjson.dumps(output_schema),
-        handler_type=handler_type,
-        handler=handler,
-        required_credentials=tuple(credentials),
-        required_role=role,
-        timeout_seconds=timeout,
-        output_limit_bytes=output_limit,
-        max_retries=retries,
+        handler_type=values["handler_type"],
+        handler=values["handler"],
+        required_credentials=tuple(values["required_credentials"]),
+        required_role=values["required_role"],
+        timeout_seconds=values["timeout_seconds"],
+        output_limit_bytes=values["output_limit_bytes"],
+        max_retries=values["max_retries"],
+        approval_required=values["approval_required"],
+        cache_seconds=values["cache_seconds"],
+        cache_scope=CacheScope(values["cache_scope"]),
+        rate_limit=values["rate_limit"],
+        rate_limit_scope=RateLimitScope(values["rate_limit_scope"]),
+        max_concurrent=values["max_concurrent"],
         denies=denies,
+        conditions=conditions,
     )
 
 
 _REVISION = "SELECT coalesce(max(revision), 0) FROM tools_registryrevision"
-_TOOLS = """
-SELECT tool.name, tool.enabled, version.number, version.digest, version.title, version.description,
-       version.input_schema, version.output_schema, version.side_effects, version.handler_type, version.handler,
-       version.required_credentials, version.required_role, version.timeout_seconds,
-       version.output_limit_bytes, version.max_retries
+_OF_VERSION = (
+    "id", "number", "digest", "title", "description", "input_schema", "output_schema", "side_effects", "handler_type",
+    "handler", "required_credentials", "required_role", "timeout_seconds", "output_limit_bytes", "max_retries",
+    "approval_required", "cache_seconds", "cache_scope", "rate_limit", "rate_limit_scope", "max_concurrent",
+)  # fmt: skip
+_COLUMNS = ("name", "enabled", *_OF_VERSION)
+_TOOLS = f"""
+SELECT tool.name, tool.enabled, {", ".join(f"version.{column}" for column in _OF_VERSION)}
 FROM tools_tool AS tool JOIN tools_toolversion AS version ON version.id = tool.current_version_id
 ORDER BY tool.name COLLATE "C"
-"""
+"""  # noqa: S608 - constants
 _ROLES = """
 SELECT role.name, coalesce(array_agg(inherited.name) FILTER (WHERE inherited.name IS NOT NULL), '{}')
 FROM tools_callerrole AS role
@@ -210,6 +291,15 @@ GROUP BY role.name
 _DENIES = """
 SELECT tool.name, rule.role, rule.reason
 FROM tools_denyrule AS rule LEFT JOIN tools_tool AS tool ON tool.id = rule.tool_id
+"""
+_CONDITIONS = """
+SELECT tool.name, rule.role, rule.schema, rule.reason
+FROM tools_argumentrule AS rule JOIN tools_tool AS tool ON tool.id = rule.tool_id
+"""
+_VAULT = "SELECT name, kid, sealed FROM tools_storedcredential"
+_SERVERS = """
+SELECT id, name, url, protocol, credential, credential_placement, credential_header, timeout_seconds, enabled
+FROM tools_remoteserver
 """
 
 registry = ToolRegistry(database)

@@ -20,8 +20,9 @@ import audit
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
-from tools.calls import SideEffects
+from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
+from tools.governance.rate_limits import RateLimitFormatError, read_limit
 from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.models import ROLE_NAME_PATTERN, HandlerType, Tool, ToolVersion
 from tools.schemas import InvalidSchemaError, check_schema
@@ -46,6 +47,12 @@ class Definition:
     timeout_seconds: float = 30.0
     output_limit_bytes: int = 32 * 1024
     max_retries: int = 0
+    approval_required: bool = False
+    cache_seconds: int = 0
+    cache_scope: str = CacheScope.USER.value
+    rate_limit: str = ""
+    rate_limit_scope: str = RateLimitScope.CALLER.value
+    max_concurrent: int = 0
 
     @classmethod
     def of(cls, version: ToolVersion) -> Definition:
@@ -83,6 +90,8 @@ def check_definition(definition: Definition) -> None:
         ("handler", _handler_problem(definition)),
         ("required_role", _role_problem(definition.required_role)),
         ("max_retries", _retries_problem(definition)),
+        ("cache_seconds", _cache_problem(definition)),
+        ("rate_limit", _rate_problem(definition.rate_limit)),
     ):
         if found:
             problems[name] = [found]
@@ -132,7 +141,25 @@ def roll_back(tool: Tool, number: int, *, by: Actor, note: str = "", using: str 
     return publish_version(tool, Definition.of(old), by=by, note=said, using=using)
 
 
-def switch_tool(tool: Tool, *, enabled: bool, by: Actor, using: str = DEFAULT_DB_ALIAS) -> bool:
+def check_fields(definition: Definition) -> None:
+    """`check_definition`, and the bounds that the table's columns have; raises ValidationError keyed by field."""
+    problems: dict[str, list[str]] = {}
+    for check in (check_definition, _check_columns):
+        try:
+            check(definition)
+        except ValidationError as error:
+            for name, messages in error.message_dict.items():
+                problems.setdefault(name, []).extend(messages)
+    if problems:
+        raise ValidationError(problems)
+
+
+def retire_tool(tool: Tool, *, by: Actor, note: str = "", using: str = DEFAULT_DB_ALIAS) -> None:
+    """Switch off a tool that is no longer wanted. Its row stays: runs, agents and the audit trail name it."""
+    switch_tool(tool, enabled=False, by=by, note=note or "No longer wanted.", using=using)
+
+
+def switch_tool(tool: Tool, *, enabled: bool, by: Actor, note: str = "", using: str = DEFAULT_DB_ALIAS) -> bool:
     """Switch a tool on or off everywhere, within a second; returns whether that was a change.
 
     Raises ValidationError when a tool that has no version is switched on.
@@ -146,7 +173,8 @@ def switch_tool(tool: Tool, *, enabled: bool, by: Actor, using: str = DEFAULT_DB
             locked.enabled = enabled
             locked.save(using=using, update_fields=["enabled", "updated_at"])
             action = actions.TOOL_ENABLED if enabled else actions.TOOL_DISABLED
-            audit.record(action, actor=by, target=Target("tool", locked.name), using=using)
+            details = {"note": note} if note else None
+            audit.record(action, actor=by, target=Target("tool", locked.name), details=details, using=using)
     tool.enabled = enabled
     return changed
 
@@ -154,6 +182,10 @@ def switch_tool(tool: Tool, *, enabled: bool, by: Actor, using: str = DEFAULT_DB
 def policy_version(version: ToolVersion) -> str:
     """How the audit trail names a version, like `RegisteredTool.policy_version`."""
     return f"{version.tool.name}:{version.number}:{version.digest[:12]}"
+
+
+def _check_columns(definition: Definition) -> None:
+    ToolVersion(**definition.as_dict()).clean_fields(exclude=["id", "tool", "number", "digest"])
 
 
 def _new_version(tool: Tool, definition: Definition, *, by: Actor, note: str, using: str) -> ToolVersion:
@@ -195,6 +227,21 @@ def _handler_problem(definition: Definition) -> str:
 def _role_problem(role: str) -> str:
     if role and not re.fullmatch(ROLE_NAME_PATTERN, role):
         return f"{role!r} is not the name of a role."
+    return ""
+
+
+def _cache_problem(definition: Definition) -> str:
+    if definition.cache_seconds and definition.side_effects != SideEffects.IDEMPOTENT:
+        return "Only results of a tool without side effects (idempotent) can be kept."
+    return ""
+
+
+def _rate_problem(text: str) -> str:
+    try:
+        if text:
+            read_limit(text)
+    except RateLimitFormatError as error:
+        return str(error)
     return ""
 
 

@@ -15,11 +15,12 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
 )
 
-from tools.calls import SideEffects
+from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.models import HandlerType, Tool, ToolVersion
-from tools.versions import Definition, check_definition
+from tools.versions import Definition, check_fields
 
 _HELP = {field.name: field.help_text for field in ToolVersion._meta.fields}
 _DEFAULTS = Definition(title="", description="", input_schema={"type": "object", "properties": {}})
@@ -74,6 +75,28 @@ class ToolForm(forms.ModelForm):
     timeout_seconds = forms.FloatField(widget=UnfoldAdminDecimalFieldWidget)
     output_limit_bytes = forms.IntegerField(widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["output_limit_bytes"])
     max_retries = forms.IntegerField(widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["max_retries"])
+    approval_required = forms.BooleanField(
+        required=False, widget=UnfoldBooleanSwitchWidget, help_text=_HELP["approval_required"]
+    )
+    cache_seconds = forms.IntegerField(
+        min_value=0, widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["cache_seconds"]
+    )
+    cache_scope = forms.ChoiceField(
+        choices=[(scope.value, scope.value) for scope in CacheScope],
+        widget=UnfoldAdminSelectWidget,
+        help_text=_HELP["cache_scope"],
+    )
+    rate_limit = forms.CharField(
+        required=False, max_length=40, widget=UnfoldAdminTextInputWidget, help_text=_HELP["rate_limit"]
+    )
+    rate_limit_scope = forms.ChoiceField(
+        choices=[(scope.value, scope.value) for scope in RateLimitScope],
+        widget=UnfoldAdminSelectWidget,
+        help_text=_HELP["rate_limit_scope"],
+    )
+    max_concurrent = forms.IntegerField(
+        min_value=0, widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["max_concurrent"]
+    )
     change_note = forms.CharField(
         required=False,
         max_length=500,
@@ -109,16 +132,11 @@ class ToolForm(forms.ModelForm):
         return Definition(**{name: self.cleaned_data[name] for name in DEFINITION_FIELDS})
 
     def _check(self, definition: Definition) -> None:
-        """Both checks of a version, each problem at its field."""
-        for check in (check_definition, _check_fields):
-            try:
-                check(definition)
-            except ValidationError as error:
-                self.add_error(None, error)
-
-
-def _check_fields(definition: Definition) -> None:
-    ToolVersion(**definition.as_dict()).clean_fields(exclude=["id", "tool", "number", "digest"])
+        """Each problem at its field."""
+        try:
+            check_fields(definition)
+        except ValidationError as error:
+            self.add_error(None, error)
 
 
 class ReasonForm(BaseDialogForm):

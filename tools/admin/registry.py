@@ -115,6 +115,16 @@ class ToolAdmin(AuditedModelAdmin, ModelAdmin):
         ("Arguments and result", {"fields": (("input_schema", "output_schema"),)}),
         ("Who and what", {"fields": (("required_role", "side_effects"), "required_credentials")}),
         ("How", {"fields": (("handler_type", "handler"), ("timeout_seconds", "output_limit_bytes", "max_retries"))}),
+        (
+            "How often",
+            {
+                "fields": (
+                    "approval_required",
+                    ("rate_limit", "rate_limit_scope", "max_concurrent"),
+                    ("cache_seconds", "cache_scope"),
+                )
+            },
+        ),
         ("This change", {"fields": ("change_note", "base_version")}),
     )
 

@@ -1,4 +1,4 @@
-"""The tool registry as tables: tools, their immutable versions, caller roles, deny rules.
+"""Tools and their immutable versions.
 
 A tool is switched on or off and points at one version; everything else stands in the version. Versions are
 made by `tools.versions.publish_version` and never change: the database refuses it. The run path reads all
@@ -8,21 +8,13 @@ this as a snapshot (`tools.registry`), which a trigger on each table marks as ou
 from __future__ import annotations
 
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from agentbackend.foundation.identifiers import uuid7
-from tools.calls import SideEffects
-from tools.notes import Note
-
-__all__ = ["CallerRole", "DenyRule", "Note", "RegistryRevision", "Tool", "ToolVersion"]
-
-TOOL_NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
-ROLE_NAME_PATTERN = r"^[a-zA-Z0-9_.:-]{1,64}$"
-
-_tool_name = RegexValidator(TOOL_NAME_PATTERN, "1 to 64 letters, digits, underscores and hyphens.")
-_role_name = RegexValidator(ROLE_NAME_PATTERN, "1 to 64 letters, digits and . _ : -")
+from tools.calls import CacheScope, RateLimitScope, SideEffects
+from tools.models.names import TOOL_NAME_PATTERN, role_name, tool_name
 
 
 class HandlerType(models.TextChoices):
@@ -38,7 +30,7 @@ class Tool(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(
-        max_length=64, unique=True, validators=[_tool_name],
+        max_length=64, unique=True, validators=[tool_name],
         help_text="What the model calls; it cannot be changed later.",
     )  # fmt: skip
     enabled = models.BooleanField(
@@ -105,8 +97,34 @@ class ToolVersion(models.Model):
     )  # fmt: skip
     # who may use it
     required_role = models.CharField(
-        max_length=64, blank=True, db_default="", default="", validators=[_role_name],
+        max_length=64, blank=True, db_default="", default="", validators=[role_name],
         help_text="Empty: any authenticated caller. 'admin': that role alone.",
+    )  # fmt: skip
+    approval_required = models.BooleanField(
+        default=False, db_default=False, help_text="Each call waits for a person's word before it is made."
+    )
+    # how often
+    cache_seconds = models.PositiveIntegerField(
+        default=0, db_default=0, validators=[MaxValueValidator(7 * 24 * 3600)],
+        help_text="How long a result answers the same call again; 0: never. Only without side effects (idempotent).",
+    )  # fmt: skip
+    cache_scope = models.CharField(
+        max_length=8, choices=[(scope.value, scope.value) for scope in CacheScope],
+        default=CacheScope.USER.value, db_default=CacheScope.USER.value,
+        help_text="Who shares a kept result: the same user, or everybody with the same role.",
+    )  # fmt: skip
+    rate_limit = models.CharField(
+        max_length=40, blank=True, db_default="", default="",
+        help_text='Calls in a time, for example "30/minute" or "5 per 10 second". Empty: not limited.',
+    )  # fmt: skip
+    rate_limit_scope = models.CharField(
+        max_length=8, choices=[(scope.value, scope.value) for scope in RateLimitScope],
+        default=RateLimitScope.CALLER.value, db_default=RateLimitScope.CALLER.value,
+        help_text="Who shares the limit: each caller has its own, or all callers of the tool one.",
+    )  # fmt: skip
+    max_concurrent = models.PositiveSmallIntegerField(
+        default=0, db_default=0, validators=[MaxValueValidator(1000)],
+        help_text="Calls at the same time in one process; the next waits within its time. 0: not limited.",
     )  # fmt: skip
     # where it comes from
     digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of what is seen of it.")
@@ -123,50 +141,6 @@ class ToolVersion(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.number}"
-
-
-class CallerRole(models.Model):
-    """An application role as the gateway names it, and the roles whose rights it has, too."""
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    name = models.CharField(max_length=64, unique=True, validators=[_role_name])
-    description = models.CharField(max_length=300, blank=True, db_default="")
-    inherits = models.ManyToManyField("self", symmetrical=False, blank=True, related_name="inherited_by")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    updated_at = models.DateTimeField(auto_now=True, db_default=Now())
-
-    class Meta:
-        ordering = ("name",)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class DenyRule(models.Model):
-    """A tool forbidden to a role; stronger than everything that allows it."""
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tool = models.ForeignKey(
-        Tool, on_delete=models.CASCADE, null=True, blank=True, related_name="denies", help_text="Empty: all."
-    )
-    role = models.CharField(
-        max_length=64, blank=True, db_default="", default="", validators=[_role_name],
-        help_text="Also forbids it to the roles that inherit this one. Empty: forbidden to everybody.",
-    )  # fmt: skip
-    reason = models.CharField(max_length=300, help_text="Shown where somebody asks why.")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    class Meta:
-        ordering = ("tool", "role")
-        constraints = [
-            models.UniqueConstraint(fields=["tool", "role"], name="one_deny_rule"),
-            models.UniqueConstraint(
-                fields=["role"], condition=models.Q(tool__isnull=True), name="one_deny_rule_for_all"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.role or 'everybody'}: {self.tool or 'every tool'}"
 
 
 class RegistryRevision(models.Model):
