@@ -184,9 +184,8 @@ class RunJournal:
         """Append the questions that end the run; the thread's next run answers them."""
         for number, question in enumerate(questions, 1):
             interrupt, call = question.as_interrupt(), question.call
-            detail = {"call": {"id": call.id, "name": call.name, "arguments": call.arguments}}
             row = (question.id, self.run_id, thread_id, number, interrupt["reason"], interrupt["message"], call.id,
-                   _json(interrupt["responseSchema"]), _json(detail))  # fmt: skip
+                   _json(interrupt["responseSchema"]), _json(question.as_detail()))  # fmt: skip
             self._current_unit().add(INTERRUPT_ROWS, row)
 
     def run_ended(self, columns: dict[str, Any]) -> None:

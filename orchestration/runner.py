@@ -25,7 +25,7 @@ from audit import actions
 from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import events as ev
 from orchestration import history
-from orchestration.interrupts import NOT_REPEATED, Question, ask_about
+from orchestration.interrupts import Question, QuestionKind, ask_about
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort, ModelRequest, Usage
@@ -270,7 +270,7 @@ class Runner:
         known = self.task.resume.calls if self.task.resume else {}
         left = [d for d in decided if d.call.id not in known or known[d.call.id].message is None]
         return await self._side_by_side(
-            [self._call(d.call, plan, instead=None if d.approved else NOT_REPEATED) for d in left]
+            [self._call(d.call, plan, instead=d.declined, approved=d.approved) for d in left]
         )
 
     async def _act(self, turn: StreamedTurn, plan: _TurnPlan) -> tuple[list[str], list[Question]]:
@@ -296,20 +296,24 @@ class Runner:
         return [result for result in results if isinstance(result, Question)]
 
     async def _call(
-        self, call: ToolCall, plan: _TurnPlan, *, instead: ToolResult | None = None
+        self, call: ToolCall, plan: _TurnPlan, *, instead: ToolResult | None = None, approved: bool = False
     ) -> dict[str, Any] | Question:
-        """One call: its result as a message, or the question whether it may be made again. `instead`: it is not made."""
+        """One call: its result as a message, or the question whether it may be made. `instead`: it is not made, and this is told;
+        `approved`: a person has said yes to it."""
         known = self.task.resume.calls.get(call.id) if self.task.resume else None
         if known is not None and known.message is not None:
             return known.message
         now_said = plan.side_effects.get(call.name)
         if known is not None and known.may_have_happened and SideEffects.UNSAFE in (known.side_effects, now_said):
-            return ask_about(call)
+            return ask_about(call, QuestionKind.REPEAT)
         step = _CallStep(self, call, now_said or SideEffects.UNSAFE)
-        result = instead or await self._through_the_door(call, step)
+        result = instead or await self._through_the_door(call, step, approved=approved)
+        if result.outcome is ToolOutcome.NEEDS_APPROVAL:
+            step.wait_for_a_person()
+            return ask_about(call, QuestionKind.APPROVAL)
         return step.end(result)
 
-    async def _through_the_door(self, call: ToolCall, recorder: _CallStep) -> ToolResult:
+    async def _through_the_door(self, call: ToolCall, recorder: _CallStep, *, approved: bool) -> ToolResult:
         context = CallContext(
             actor=self.task.actor,
             recorder=recorder,
@@ -318,6 +322,7 @@ class Runner:
             thread_id=self.task.thread_id,
             request_id=self.task.request_id,
             trace_id=self.task.trace_id,
+            approved=approved,
         )
         with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
             return await call_tool(call, context)
@@ -509,6 +514,10 @@ class _CallStep:
         ended = {"outcome": result.outcome.value, "message": message, "durationMs": round(result.duration_ms, 1)}
         self._runner._end_step(step_id, self._name, "finished" if result.ok else "failed", {**self._detail, **ended})
         return message
+
+    def wait_for_a_person(self) -> None:
+        """The call is not made in this run: its step ends without a result."""
+        self._runner._end_step(self._begin(permitted=False), self._name, "interrupted", self._detail)
 
     def _begin(self, *, permitted: bool) -> UUID:
         if self._id is None:

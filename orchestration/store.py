@@ -23,7 +23,6 @@ from audit.entry import AuditEntry
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision, OpenInterrupt
 from orchestration.run_input import RunInput, stored_input
-from tools.calls import ToolCall
 
 MAX_HISTORY_TURNS = 200
 JOURNAL_VERSION = 2
@@ -152,7 +151,7 @@ async def view_thread(database: Database, actor: Actor, public_id: str) -> Threa
     if owner_id != actor.id:
         raise Problem("not_found", "There is no such thread.")
     messages = [message for (turn,) in reversed(history) for message in turn]
-    open_interrupts = [OpenInterrupt(str(key), ToolCall(**detail["call"])) for key, detail in asked or ()]
+    open_interrupts = [OpenInterrupt.of(key, detail) for key, detail in asked or ()]
     return ThreadView(thread_id, state, messages, active_run, open_interrupts)
 
 

@@ -57,7 +57,7 @@ class InterruptAdmin(ReadOnlyAdmin):
         ("Call", {"fields": ("tool_call_id", "arguments")}),
     )
     readonly_fields = ("asked", "state", "tool", "run_link", "thread_link", "decided", "arguments", "audit")
-    actions_detail = ("call_again", "do_not_repeat")
+    actions_detail = ("make_call", "decline")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Interrupt]:
         """Without the bodies of run and thread."""
@@ -72,43 +72,43 @@ class InterruptAdmin(ReadOnlyAdmin):
 
     # --- deciding
 
-    def has_call_again_permission(self, request: HttpRequest, object_id: str = "") -> bool:
+    def has_make_call_permission(self, request: HttpRequest, object_id: str = "") -> bool:
         """Who may decide, while there is something to decide."""
         return _may_decide(request, object_id)
 
-    def has_do_not_repeat_permission(self, request: HttpRequest, object_id: str = "") -> bool:
+    def has_decline_permission(self, request: HttpRequest, object_id: str = "") -> bool:
         """The same."""
         return _may_decide(request, object_id)
 
     @action(
-        description="Make the call again",
-        permissions=["call_again"],
-        url_path="call-again",
-        icon="replay",
+        description="Make the call",
+        permissions=["make_call"],
+        url_path="make-call",
+        icon="play_arrow",
         variant=ActionVariant.WARNING,
         dialog={
-            "title": "Make this call again?",
-            "description": "It may have taken effect already. The thread goes on with the new result.",
+            "title": "Make this call?",
+            "description": "The thread goes on with its result. A call that was cut off may have taken effect already.",
             "form_class": BaseDialogForm,
-            "form_submit_text": "Make the call again",
+            "form_submit_text": "Make the call",
         },
     )
-    def call_again(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def make_call(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._decide(request, object_id, approved=True)
 
     @action(
-        description="Do not repeat it",
-        permissions=["do_not_repeat"],
-        url_path="do-not-repeat",
+        description="Decline",
+        permissions=["decline"],
+        url_path="decline",
         icon="block",
         dialog={
             "title": "Go on without this call?",
-            "description": "The agent is told that it is not known whether the call took effect.",
+            "description": "The agent is told that the call is not made.",
             "form_class": BaseDialogForm,
-            "form_submit_text": "Do not repeat it",
+            "form_submit_text": "Decline",
         },
     )
-    def do_not_repeat(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+    def decline(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         return self._decide(request, object_id, approved=False)
 
     def _decide(self, request: HttpRequest, object_id: str, *, approved: bool) -> HttpResponse:
@@ -148,7 +148,7 @@ class InterruptAdmin(ReadOnlyAdmin):
     def decided(self, interrupt: Interrupt) -> str:
         if interrupt.decided_at is None:
             return ""
-        answer = "call again" if (interrupt.decision or {}).get("approved") else "do not repeat"
+        answer = "make the call" if (interrupt.decision or {}).get("approved") else "declined"
         return f"{moment(interrupt.decided_at)}: {answer}, by {interrupt.decided_by}"
 
     @display(description="Arguments")
@@ -169,7 +169,7 @@ def decide_in_console(request: HttpRequest, interrupt_id: str, *, approved: bool
             pk=interrupt_id, status=Interrupt.Status.OPEN, decided_at__isnull=True
         ).update(decision={"approved": approved}, decided_by=request_actor(request).id, decided_at=timezone.now())
         if changed:
-            reason = "call_again" if approved else "do_not_repeat"
+            reason = "approved" if approved else "declined"
             record_console(request, actions.INTERRUPT_DECIDED, target=Target("interrupt", interrupt_id), reason=reason)
     return changed > 0
 

@@ -28,6 +28,7 @@ _LONG_SENTENCES = (
     "And what was done can be read afterwards in the audit trail. ",
 )
 _COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d{1,6}))?", re.IGNORECASE)
+_CALL = re.compile(r"demo:\s*call\s+(?P<tool>[A-Za-z0-9_-]{1,64})\s*(?P<arguments>\{.*\})?", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
 _OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
 _SLOW_TOKENS = 20
@@ -55,6 +56,9 @@ def answer(request: dict[str, Any]) -> Answer:
     """Decide what to say to a chat-completions request."""
     messages = request.get("messages") or []
     text = _last_user_text(messages)[:_READ_CHARACTERS]
+    call = _CALL.search(text)
+    if call:
+        return _called(call["tool"], call["arguments"] or "{}", messages)
     command = _COMMAND.search(text)
     if command:
         return _commanded(command["name"].lower(), int(command["number"] or 0), messages, request)
@@ -103,6 +107,14 @@ def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: 
     if name == "bad arguments":
         return _bad_arguments(messages)
     return _scripted("", messages, _offered(request))
+
+
+def _called(tool: str, arguments: str, messages: list[dict[str, Any]]) -> Answer:
+    """A call of any tool by its name, offered or not: a model that was talked into it would make it, too."""
+    results = _results_of_this_turn(messages)
+    if not results:
+        return Answer(calls=[(tool, arguments)], finish_reason="tool_calls")
+    return Answer(_opening(messages) + " ".join(_told(name, given, content) for name, given, content in results))
 
 
 def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:

@@ -31,7 +31,7 @@ def page(question: Interrupt, action: str = "change") -> str:
     return f"{QUESTIONS}{question.pk}/{action}/"
 
 
-@pytest.mark.parametrize(("action", "approved"), [("call-again", True), ("do-not-repeat", False)])
+@pytest.mark.parametrize(("action", "approved"), [("make-call", True), ("decline", False)])
 def test_an_operator_decides_once_and_it_is_recorded(question: Interrupt, action: str, approved: bool):
     user = console_user(OPERATORS)
     client = client_of(user)
@@ -42,10 +42,10 @@ def test_an_operator_decides_once_and_it_is_recorded(question: Interrupt, action
     assert (question.status, question.decision) == ("open", {"approved": approved}), "a run carries it out"
     assert question.decided_by == f"console:{user.pk}"
     [event] = AuditEvent.objects.filter(target_id=str(question.pk), action="interrupt.decided")
-    assert (event.actor_id, event.reason) == (f"console:{user.pk}", action.replace("-", "_"))
+    assert (event.actor_id, event.reason) == (f"console:{user.pk}", "approved" if approved else "declined")
 
 
-@pytest.mark.parametrize("action", ["call-again", "do-not-repeat"])
+@pytest.mark.parametrize("action", ["make-call", "decline"])
 def test_looking_at_the_dialog_decides_nothing(question: Interrupt, action: str):
     assert member_of(OPERATORS).get(page(question, action)).status_code == 200
     question.refresh_from_db()
@@ -55,7 +55,7 @@ def test_looking_at_the_dialog_decides_nothing(question: Interrupt, action: str)
 def test_who_may_only_look_decides_nothing(question: Interrupt):
     client = member_of(COMPLIANCE)
     assert client.get(page(question)).status_code == 200
-    client.post(page(question, "call-again"), {"_form_submitted": "on"})
+    client.post(page(question, "make-call"), {"_form_submitted": "on"})
     question.refresh_from_db()
     assert question.decided_at is None
 
