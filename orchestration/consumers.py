@@ -251,7 +251,7 @@ class RunConsumer(AsyncConsumer):
         standing_key: str | None = None,
     ) -> None:
         """Create a run and stream it."""
-        key, digest = _idempotency(request)
+        key, digest = _idempotency(request, agent)
         wish = RunRequest(
             actor=self.actor,
             run_input=run_input,
@@ -454,15 +454,16 @@ def _cursor(request: HttpRequest, public_id: str) -> int:
     return int(after_text)
 
 
-def _idempotency(request: HttpRequest) -> tuple[str | None, str]:
-    """The Idempotency-Key and the digest of what it stands for: (None, "") without one."""
+def _idempotency(request: HttpRequest, agent: str) -> tuple[str | None, str]:
+    """The Idempotency-Key and the digest of what it stands for: (None, "") without one. `agent` is empty for the default one."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None, ""
     if not is_public_id(key):
         raise Problem("invalid_header", "Expected 1 to 128 visible ASCII characters.", field="Idempotency-Key")
     query = "&".join(f"{name}={value}" for name, value in sorted(request.query.items()))
-    return key, sha256(b"\0".join((request.method.encode(), query.encode(), request.body))).hexdigest()
+    asked = (request.method.encode(), agent.encode(), query.encode(), request.body)
+    return key, sha256(b"\0".join(asked)).hexdigest()
 
 
 def _in_background(run_input: RunInput, query: dict[str, str]) -> bool:

@@ -59,7 +59,7 @@ from orchestration.stream import RunFollower
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("orchestration")
 
-SWEEP_SECONDS = 3.0
+SWEEP_SECONDS = 1.0
 _LATE_SECONDS = 1.0
 _GIVE_AWAY_SECONDS = 5.0
 
@@ -189,8 +189,20 @@ class Engine:
     # --- what callers can ask for
 
     async def start_run(self, request: RunRequest) -> RunReference:
-        """Create a run and begin it; raises Problem when the input, the thread, or the service does not allow it."""
-        self._require_room()
+        """Create a run and begin it; raises Problem when the input, the thread, or the service does not allow it.
+
+        One that is to be done in the background needs no room in this process.
+        """
+        self._require_room(background=request.background)
+        try:
+            return await self._start_run(request)
+        except Problem as problem:
+            if problem.code != "thread_busy" or "run_id" in problem.extra:
+                raise
+        # Another run of the thread was stored in the same moment: now it can be named, or has ended already.
+        return await self._start_run(request)
+
+    async def _start_run(self, request: RunRequest) -> RunReference:
         given = request.run_input
         agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
         thread = await view_thread(self.database, request.actor, given.thread_id)
@@ -276,7 +288,7 @@ class Engine:
         if not asked or self.cancel_held(run.id):
             return asked
         if run.status == "queued":
-            await self.adopt(run.id, wait=False)  # it ends here and now, before any work is done
+            await self.adopt(run.id, wait=False, to_end=True)  # it ends here and now, before any work is done
         self.doorbell.ring_cancel(run.id)
         return True
 
@@ -296,20 +308,21 @@ class Engine:
 
     # --- carrying out
 
-    def _require_room(self) -> None:
+    def _require_room(self, *, background: bool) -> None:
         if not self._accepting:
             raise Problem("shutting_down", headers=((b"retry-after", b"2"),))
-        if len(self._held) >= self.config.max_concurrent_runs:
+        if not background and not self.has_room:
             raise Problem("overloaded", headers=((b"retry-after", b"5"),))
 
     # --- going on with what others left
 
-    async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool:
+    async def adopt(self, run_id: UUID, *, wait: bool = True, to_end: bool = False) -> bool:
         """Claim a run that is queued or was left, and carry it out; returns whether it was ours to take.
 
-        Safe to call at any time in any process: the fence decides. `wait`: return when it has ended here.
+        Safe to call at any time in any process: the fence decides. `wait`: return when it has ended here. `to_end`: its
+        cancellation was asked for, so it needs no room.
         """
-        if not self.has_room:
+        if not self._accepting or not (to_end or self.has_room):
             return False
         claiming: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._claiming.add(claiming)
@@ -503,12 +516,14 @@ class Engine:
 
     async def sweep_abandoned(self) -> None:
         """Find runs that wait for an owner and have them claimed: through the queue, or here where there is none."""
-        abandoned, queued = await due_runs(self.database)
+        due = await due_runs(self.database)
+        for run_id in due.cancelled:
+            await self.adopt(run_id, wait=False, to_end=True)
         if self.dispatcher is not None:
-            await self._dispatch(abandoned)
-            await self._dispatch(queued, background=True)
+            await self._dispatch(due.abandoned)
+            await self._dispatch(due.queued, background=True)
             return
-        for run_id in (*abandoned, *queued):
+        for run_id in (*due.abandoned, *due.queued):
             await self.adopt(run_id, wait=False)
 
     async def carry_out_decisions(self) -> None:

@@ -26,7 +26,7 @@ from orchestration.run_input import ResumeEntry, RunInput, restored_input
 from orchestration.store import JOURNAL_VERSION, MAX_HISTORY_TURNS, QUEUED_SECONDS, read_events
 
 ABANDONED_TEXT = "The process that carried out this run ended before the run did. Ask again."
-_DUE_AT_ONCE = 100
+_DUE_AT_ONCE = 1000
 
 _CLAIM = """
 UPDATE orchestration_run AS run SET status = 'running', fence = fence + 1, lease_owner = %s,
@@ -52,6 +52,20 @@ JOIN orchestration_thread AS thread ON thread.id = asked.thread_id
 WHERE NOT EXISTS (SELECT FROM orchestration_run AS active
                   WHERE active.thread_id = thread.id AND active.status IN ('queued', 'running'))
 GROUP BY thread.public_id, agent.slug, run.id HAVING bool_and(asked.decided_at IS NOT NULL)
+"""
+_DUE_QUEUED = """
+UPDATE orchestration_run SET lease_expires_at = CASE status WHEN 'queued' THEN now() + make_interval(secs => %s)
+    ELSE lease_expires_at END
+WHERE id IN (SELECT id FROM orchestration_run WHERE status = 'queued' AND cancel_requested_at IS NULL AND lease_expires_at < now()
+    ORDER BY lease_expires_at LIMIT %s FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+_DUE_CANCELLED = """
+SELECT id FROM orchestration_run WHERE status = 'queued' AND cancel_requested_at IS NOT NULL AND journal_version <= %s LIMIT %s
+"""
+_DUE_ABANDONED = """
+SELECT id FROM orchestration_run WHERE status = 'running' AND lease_expires_at < now() AND journal_version <= %s
+ORDER BY lease_expires_at LIMIT %s
 """
 _STEPS = "SELECT id, number, kind, name, status, detail FROM orchestration_step WHERE run_id = %s ORDER BY number"
 
@@ -113,21 +127,27 @@ class Left:
     point: ResumePoint | None
 
 
-async def due_runs(database: Database) -> tuple[list[UUID], list[UUID]]:
-    """Runs that wait for an owner: (abandoned, queued). Queued ones are named again only after QUEUED_SECONDS."""
-    rows = await database.fetch_all(
-        "UPDATE orchestration_run SET lease_expires_at = CASE status WHEN 'queued' THEN now() + make_interval(secs => %s) "
-        "ELSE lease_expires_at END WHERE id IN (SELECT id FROM orchestration_run WHERE status = 'queued' "
-        "AND lease_expires_at < now() ORDER BY lease_expires_at LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
-        (QUEUED_SECONDS, _DUE_AT_ONCE),
-    )
-    queued = [row[0] for row in rows]
-    rows = await database.fetch_all(
-        "SELECT id FROM orchestration_run WHERE status = 'running' AND lease_expires_at < now() AND journal_version <= %s "
-        "ORDER BY lease_expires_at LIMIT %s",
-        (JOURNAL_VERSION, _DUE_AT_ONCE),
-    )
-    return [row[0] for row in rows], queued
+@dataclass(frozen=True, slots=True)
+class DueRuns:
+    """Runs that wait for an owner, by id: `abandoned` ones, `queued` ones, and queued ones whose cancellation was asked for."""
+
+    abandoned: list[UUID]
+    queued: list[UUID]
+    cancelled: list[UUID]
+
+
+async def due_runs(database: Database) -> DueRuns:
+    """What waits for an owner now. Queued runs are named again only after QUEUED_SECONDS, cancelled ones each time."""
+    async with database.connection() as connection, connection.pipeline():
+        queued = await connection.execute(_DUE_QUEUED, (QUEUED_SECONDS, _DUE_AT_ONCE))
+        cancelled = await connection.execute(_DUE_CANCELLED, (JOURNAL_VERSION, _DUE_AT_ONCE))
+        abandoned = await connection.execute(_DUE_ABANDONED, (JOURNAL_VERSION, _DUE_AT_ONCE))
+        await connection.commit()
+        return DueRuns(
+            queued=[row[0] for row in await queued.fetchall()],
+            cancelled=[row[0] for row in await cancelled.fetchall()],
+            abandoned=[row[0] for row in await abandoned.fetchall()],
+        )
 
 
 async def decided_threads(database: Database) -> list[DecidedThread]:

@@ -54,12 +54,14 @@ class KnownCall:
 
 @dataclass(slots=True)
 class LogState:
-    """The event log, folded: how far it goes, what it leaves open, and what belongs to a model turn that has not ended."""
+    """The event log, folded: how far it goes, what it leaves open, what belongs to a model turn that has not ended (`unfinished`),
+    and the text of its reasoning messages by their ids."""
 
     last_seq: int = 0
     size: int = 0
     open_items: OpenItems = field(default_factory=OpenItems)
     unfinished: dict[str, None] = field(default_factory=dict)
+    reasoning: dict[str, str] = field(default_factory=dict)
     _model_step: str = ""
 
     def take(self, line: bytes) -> None:
@@ -79,8 +81,13 @@ class LogState:
             case ev.StepFinished() if event.step_name == self._model_step:
                 self._model_step = ""
                 self.unfinished = {}
-            case ev.TextMessageStart() | ev.ReasoningMessageStart():
+            case ev.TextMessageStart():
                 self._note(event.message_id)
+            case ev.ReasoningMessageStart():
+                self._note(event.message_id)
+                self.reasoning[event.message_id] = ""
+            case ev.ReasoningMessageContent():
+                self.reasoning[event.message_id] = self.reasoning.get(event.message_id, "") + event.delta
             case ev.ToolCallStart():
                 self._note(event.tool_call_id)
 
@@ -112,6 +119,19 @@ class ResumePoint:
     def discarded(self) -> list[str]:
         """Ids of messages and tool calls that readers were shown and that are void."""
         return list(self.log.unfinished)
+
+    def restated_reasoning(self) -> list[dict[str, Any]]:
+        """Reasoning messages for the snapshot, so that readers drop those that are void.
+
+        `@ag-ui/client` (1.0.0 and 0.0.59) keeps the reasoning that it holds unless a snapshot has some, and then drops all that is
+        not in it: so what holds is restated, and where nothing does, a void message without its text.
+        """
+        void = [message_id for message_id in self.log.reasoning if message_id in self.log.unfinished]
+        if not void:
+            return []
+        kept = {key: text for key, text in self.log.reasoning.items() if key not in self.log.unfinished}
+        shown = kept or {void[-1]: ""}
+        return [{"id": key, "role": "reasoning", "content": text} for key, text in shown.items()]
 
 
 def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) -> ResumePoint:

@@ -125,6 +125,12 @@ class Conversation:
             if message["role"] == "assistant" and message.get("content"):
                 self.response = message["content"]
 
+    def unanswered(self) -> list[dict[str, Any]]:
+        """Tool calls without a result, as the messages hold them."""
+        messages = self.all()
+        answered = {message["toolCallId"] for message in messages if message["role"] == "tool"}
+        return [call for message in messages for call in message.get("toolCalls", ()) if call["id"] not in answered]
+
     def call_ids(self) -> set[str]:
         """Ids of all tool calls in it."""
         return {call["id"] for message in self.all() for call in message.get("toolCalls", ())}

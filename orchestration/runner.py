@@ -57,6 +57,7 @@ class Runner:
     _totals: Totals = field(init=False)
     _step_number: int = 0
     _open_steps: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    _results: dict[str, dict[str, Any]] = field(default_factory=dict)
     _conversation: Conversation = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +98,7 @@ class Runner:
             await self.journal.flush()
             return
         self._open_once()
+        self._settle_calls()
         self._close_open_items("cancelled")
         await self._finish("cancelled", {"type": "cancelled"}, actions.RUN_CANCELLED)
 
@@ -111,6 +113,9 @@ class Runner:
         questions = await self._carry_out_decisions(plan)
         if questions:
             await self._finish_interrupted(questions)
+            return
+        if pending := self._left_to_the_client(plan):
+            await self._finish_pending(pending)
             return
         turn = self.task.resume.turn if self.task.resume else None
         if turn is not None:
@@ -165,7 +170,8 @@ class Runner:
             self.journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
         for event in self.journal.open_items.closing_events():
             self.journal.emit(event)
-        self.journal.emit(ev.MessagesSnapshot(messages=self._conversation.all()))
+        restated = [*self._conversation.all(), *point.restated_reasoning()]
+        self.journal.emit(ev.MessagesSnapshot(messages=restated))
         self.journal.audit(self._entry(actions.RUN_RECOVERED, details=value))
 
     def _turn_plan(self, backend_tools: Sequence[ToolDefinition]) -> _TurnPlan:
@@ -273,6 +279,12 @@ class Runner:
             [self._call(d.call, plan, instead=d.declined, approved=d.approved) for d in left]
         )
 
+    def _left_to_the_client(self, plan: _TurnPlan) -> list[str]:
+        """Calls of the client's tools that stood beside a question: the question ended that run, so now it is their turn."""
+        if not self.task.decisions:
+            return []
+        return [call["id"] for call in self._conversation.unanswered() if call["function"]["name"] in plan.frontend]
+
     async def _act(self, turn: StreamedTurn, plan: _TurnPlan) -> tuple[list[str], list[Question]]:
         """Call the turn's tools side by side; returns the ids of the calls that are the client's to make, and what must be asked."""
         pending = [call.id for call in turn.tool_calls if call.name in plan.frontend]
@@ -302,6 +314,7 @@ class Runner:
         `approved`: a person has said yes to it."""
         known = self.task.resume.calls.get(call.id) if self.task.resume else None
         if known is not None and known.message is not None:
+            self._results[call.id] = known.message
             return known.message
         now_said = plan.side_effects.get(call.name)
         if known is not None and known.may_have_happened and SideEffects.UNSAFE in (known.side_effects, now_said):
@@ -386,6 +399,7 @@ class Runner:
         if self.journal.open_items.ended:  # the time ran out while the end was being written
             await self.journal.flush()
             return
+        self._settle_calls()
         self._close_open_items("failed")
         self.journal.emit(ev.RunError(message=message, code=code, usage=self._totals.as_usage(self.task.model)))
         self._end_rows("failed", None, code, message)
@@ -395,6 +409,20 @@ class Runner:
         )
         await self.journal.flush()
         logger.warning("a run failed", extra={"code": code, "acts_next": PROBLEMS[code].acts_next.value})
+
+    def _settle_calls(self) -> None:
+        """Give each call of ours that has no result one, so that the thread's next run knows what may have happened."""
+        begun = {detail["toolCallId"]: detail for detail in self._open_steps.values() if "toolCallId" in detail}
+        for call in self._conversation.unanswered():
+            message = self._results.get(call["id"])
+            if message is None and call["id"] in begun:
+                content = _MAY_HAVE_HAPPENED if begun[call["id"]].get("permitted") else _NOT_MADE
+                message = {"id": str(uuid7()), "role": "tool", "toolCallId": call["id"], "content": content}
+                self.journal.emit(
+                    ev.ToolCallResult(message_id=message["id"], tool_call_id=call["id"], content=content, role="tool")
+                )
+            if message is not None:
+                self._conversation.add(message)
 
     def _close_open_items(self, status: str) -> None:
         for event in self.journal.open_items.closing_events():
@@ -513,6 +541,7 @@ class _CallStep:
         )
         ended = {"outcome": result.outcome.value, "message": message, "durationMs": round(result.duration_ms, 1)}
         self._runner._end_step(step_id, self._name, "finished" if result.ok else "failed", {**self._detail, **ended})
+        self._runner._results[self._call.id] = message
         return message
 
     def wait_for_a_person(self) -> None:
@@ -526,6 +555,11 @@ class _CallStep:
         return self._id
 
 
+_MAY_HAVE_HAPPENED = (
+    "This call was under way when the run was stopped, so it is not known whether it took effect. Do not make it again unless the "
+    "user asks for it."
+)
+_NOT_MADE = "The run was stopped before this call was made."
 _CUT_OFF = ToolResult(
     ToolOutcome.INVALID_ARGUMENTS,
     "The call was cut off because your answer reached its length limit. Call the tool again with shorter arguments.",

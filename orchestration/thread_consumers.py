@@ -96,6 +96,7 @@ class AgentStopConsumer(RunConsumer):
     async def answer(self, request: HttpRequest) -> None:
         """Ask for the cancellation; says whether there was something to stop."""
         wanted = _document(request).get("runId")
+        await self.engine.agents.get(request.arguments["agent"])
         thread = await read_thread(self.engine.database, self.actor, request.arguments["thread_id"])
         active = thread.summary.active_run
         if (

@@ -17,6 +17,7 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import Status
 from procrastinate.tasks import Task
+from procrastinate.types import TimeDeltaParams
 
 from agentbackend.foundation.database import Database
 from orchestration.retention import expire_event_logs, pack_ended_runs
@@ -33,6 +34,7 @@ KEEP_HOURS = 24
 _BATCH = 200
 _MOST_BATCHES = 50
 _LATER_SECONDS = 1
+_RUNS_OF_A_JOB = 20
 
 
 class TakesUpRuns(Protocol):
@@ -61,7 +63,7 @@ class Jobs:
         self._config = config
         # The names are in the database: never rename them while jobs may wait.
         self._carry_out_run = self.app.task(name="runs.carry_out", queue=RUNS)(self._carry_out)
-        self._take_up_run = self.app.task(name="runs.take_up", queue=RECOVERY)(self._take_up)
+        self._take_up_runs = self.app.task(name="runs.take_up_all", queue=RECOVERY)(self._take_up)
         self._care_for("maintenance.pack_event_logs", "* * * * *", self._pack)
         self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
         self._care_for("maintenance.remove_old_jobs", "17 * * * *", self._remove_old_jobs)
@@ -73,13 +75,22 @@ class Jobs:
         self.app.periodic(cron=cron)(task)
 
     async def defer_claims(self, run_ids: Sequence[UUID], *, background: bool = False) -> None:
-        """`orchestration.dispatch.Dispatcher`: one job a run, unless one waits already."""
-        task = self._carry_out_run if background else self._take_up_run
-        for run_id in run_ids:
-            try:
-                await task.configure(queueing_lock=f"{task.name}:{run_id}").defer_async(run_id=str(run_id))
-            except AlreadyEnqueued:
-                continue
+        """`orchestration.dispatch.Dispatcher`: a job for each background run, unless one waits already; abandoned ones share jobs."""
+        if background:
+            for run_id in run_ids:
+                await self._defer(self._carry_out_run, f"runs.carry_out:{run_id}", run_id=str(run_id))
+            return
+        for number, start in enumerate(range(0, len(run_ids), _RUNS_OF_A_JOB)):
+            some = [str(run_id) for run_id in run_ids[start : start + _RUNS_OF_A_JOB]]
+            # The lock is the part's number: what several processes find at once is queued once, what is left out comes next time.
+            await self._defer(self._take_up_runs, f"runs.take_up_all:{number}", run_ids=some)
+
+    @staticmethod
+    async def _defer(task: Task[..., Any, ...], lock: str, later_seconds: int = 0, **arguments: Any) -> None:
+        """Queue a job, unless one with this lock waits already."""
+        schedule: TimeDeltaParams | None = {"seconds": later_seconds} if later_seconds else None
+        with suppress(AlreadyEnqueued):
+            await task.configure(queueing_lock=lock, schedule_in=schedule).defer_async(**arguments)
 
     async def waiting(self) -> dict[str, int]:
         """Jobs by status, over all queues: todo, doing, failed, ..."""
@@ -91,21 +102,13 @@ class Jobs:
     async def _carry_out(self, run_id: str) -> None:
         if self._engine.has_room:
             await self._engine.adopt(UUID(run_id))
-        else:
-            await self._leave_to_others(self._carry_out_run, run_id)
+        else:  # another process, or this one a little later
+            await self._defer(self._carry_out_run, f"runs.carry_out:{run_id}", _LATER_SECONDS, run_id=run_id)
 
-    async def _take_up(self, run_id: str) -> None:
-        if self._engine.has_room:
+    async def _take_up(self, run_ids: list[str]) -> None:
+        """What this process has no room for is found by the next sweep."""
+        for run_id in run_ids:
             await self._engine.adopt(UUID(run_id), wait=False)
-        else:
-            await self._leave_to_others(self._take_up_run, run_id)
-
-    @staticmethod
-    async def _leave_to_others(task: Task[[str], Any, [str]], run_id: str) -> None:
-        """This process is full, or shuts down: another one, or this one a little later."""
-        lock = f"{task.name}:{run_id}"
-        with suppress(AlreadyEnqueued):
-            await task.configure(queueing_lock=lock, schedule_in={"seconds": _LATER_SECONDS}).defer_async(run_id=run_id)
 
     # --- maintenance
 
