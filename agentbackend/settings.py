@@ -7,6 +7,7 @@ which `serve` and the ASGI application refuse to start with, so that `manage.py 
 
 from __future__ import annotations
 
+import math
 import warnings
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -111,6 +112,8 @@ def _read(name: str) -> Any:
         value = kind(raw)
     except ValueError as error:
         raise ImproperlyConfigured(f"{name}: expected a number, got {raw!r}.") from error
+    if not math.isfinite(value):
+        raise ImproperlyConfigured(f"{name}: expected a number, got {raw!r}.")
     if value < 0:
         raise ImproperlyConfigured(f"{name}: must not be negative, got {raw!r}.")
     return value
@@ -365,6 +368,9 @@ if OTEL_EXPORTER_OTLP_PROTOCOL not in {"", "grpc", "http/protobuf"}:
 OTEL_SERVICE_NAME: str = _read("OTEL_SERVICE_NAME")
 
 
+SHORTEST_SECRET_KEY = 32
+
+
 def _configuration_problems() -> list[str]:
     """What makes serving unsafe with this configuration; each line names the setting."""
     if DEBUG:
@@ -376,7 +382,10 @@ def _configuration_problems() -> list[str]:
         "LEDGER_SIGNING_KEYS",
         "DJANGO_ALLOWED_HOSTS",
     )
-    return [f"{name}: must be set when DJANGO_DEBUG is off." for name in required if name not in _set_by_operator]
+    problems = [f"{name}: must be set when DJANGO_DEBUG is off." for name in required if name not in _set_by_operator]
+    if SECRET_KEY and len(SECRET_KEY) < SHORTEST_SECRET_KEY:
+        problems.append(f"DJANGO_SECRET_KEY: has {len(SECRET_KEY)} characters; {SHORTEST_SECRET_KEY} are the least.")
+    return problems
 
 
 CONFIGURATION_PROBLEMS = _configuration_problems()

@@ -5,6 +5,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 from agentbackend import health, metrics
+from agentbackend.console_password import change_own_password
 from orchestration.playground.views import playground
 
 urlpatterns = [
@@ -14,5 +15,6 @@ urlpatterns = [
     path("metrics", metrics.prometheus, name="metrics"),
     path("metrics-debug", metrics.debug_summary, name="metrics-debug"),
     path("playground/", playground, name="playground"),
+    path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
 ]

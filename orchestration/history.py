@@ -193,8 +193,13 @@ def _tool_answer(call_id: str, answer: dict[str, Any] | None) -> dict[str, Any]:
     if answer is None:
         return {"role": "tool", "tool_call_id": call_id, "content": NO_RESULT}
     content = answer.get("content", "")
-    text = content if isinstance(content, str) else "\n".join(part.get("text", "") for part in content)
+    text = content if isinstance(content, str) else "\n".join(_text_of_part(part) for part in content)
     return {"role": "tool", "tool_call_id": call_id, "content": answer.get("error") or text}
+
+
+def _text_of_part(part: dict[str, Any]) -> str:
+    text = part.get("text")
+    return text if isinstance(text, str) else f"[{part.get('type')}: cannot be shown to you]"
 
 
 def _user_content(content: Any, with_media: bool) -> Any:
@@ -207,10 +212,15 @@ def _user_content(content: Any, with_media: bool) -> Any:
 
 
 def _user_part(part: dict[str, Any], with_media: bool) -> dict[str, Any]:
-    kind, source = part["type"], part.get("source") or {}
-    mime_type = source.get("mimeType") or "unknown type"
+    """Never fails: a part that cannot be read must not keep its thread from going on."""
+    kind, source = part.get("type"), part.get("source")
+    if not isinstance(source, dict):
+        source = {}
+    mime_type = source.get("mimeType")
+    if not isinstance(mime_type, str) or not mime_type:
+        mime_type = "unknown type"
     if kind == "text":
-        return {"type": "text", "text": part["text"]}
+        return {"type": "text", "text": _text_of_part(part)}
     value = source.get("value")
     if with_media and isinstance(value, str):
         if kind == "image" and source.get("type") in ("url", "data"):

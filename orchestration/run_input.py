@@ -97,6 +97,8 @@ class RunInput:
 
 
 _decoder = msgspec.json.Decoder(_RunAgentInput)
+_SMALLEST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1
+_MEDIA = frozenset({"image", "audio", "video", "document"})
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 
@@ -117,7 +119,9 @@ def parse_run_input(body: bytes) -> RunInput:
     if raw.parent_run_id is not None:
         _require_public_id(raw.parent_run_id, "parentRunId")
     for name, value in (("state", raw.state), ("forwardedProps", raw.forwarded_props)):
-        _require_shallow(value, name)
+        _require_plain(value, name)
+    for index, entry in enumerate(raw.resume or ()):
+        _require_plain(entry.payload, f"resume[{index}].payload")
     if len(raw.messages) > MAX_MESSAGES:
         raise Problem("invalid_input", f"At most {MAX_MESSAGES} messages are taken.", field="messages")
     return RunInput(
@@ -187,15 +191,18 @@ def _require_public_id(value: str, where: str) -> None:
         raise Problem("invalid_input", "Expected 1 to 128 visible ASCII characters.", field=where)
 
 
-def _require_shallow(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse nesting that JSON libraries and PostgreSQL treat differently."""
+def _require_plain(value: Any, root: str, path: str = "", depth: int = 0) -> None:
+    """Refuse what JSON libraries and PostgreSQL treat differently: deep nesting, and whole numbers of more than 64 bits."""
     if depth > MAX_DEPTH:
-        raise Problem("invalid_input", f"At most {MAX_DEPTH} levels of nesting are taken.", field=where)
+        raise Problem("invalid_input", f"At most {MAX_DEPTH} levels of nesting are taken.", field=root)
+    if isinstance(value, int) and not _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER:
+        raise Problem("invalid_input", "Whole numbers of more than 64 bits are not taken.", field=root + path)
     if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            _require_shallow(item, where, depth + 1)
+        for key, item in value.items():
+            _require_plain(item, root, f"{path}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _require_plain(item, root, f"{path}[{index}]", depth + 1)
 
 
 def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
@@ -212,7 +219,7 @@ def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
             raise Problem("invalid_input", "Another tool has this name.", field=f"tools[{index}].name")
         if tool.parameters is not None and not isinstance(tool.parameters, dict):
             raise Problem("invalid_input", "Expected a JSON Schema object.", field=f"tools[{index}].parameters")
-        _require_shallow(tool.parameters, f"tools[{index}].parameters")
+        _require_plain(tool.parameters, f"tools[{index}].parameters")
     return tools
 
 
@@ -241,10 +248,10 @@ def _content(message: _Message, where: str) -> Any:
     if isinstance(content, dict):
         if message.role != "activity":
             raise Problem("invalid_input", "Expected text or a list of parts.", field=f"{where}.content")
-        _require_shallow(content, f"{where}.content")
+        _require_plain(content, f"{where}.content")
         return content
     if isinstance(content, list):
-        _require_shallow(content, f"{where}.content")
+        _require_plain(content, f"{where}.content")
         return [_part(part, f"{where}.content[{index}]") for index, part in enumerate(content)]
     return content
 
@@ -254,13 +261,23 @@ def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
     kind = part.get("type")
     if not isinstance(kind, str):
         raise Problem("invalid_input", "A content part needs a type.", field=f"{where}.type")
-    if kind == "text" and not isinstance(part.get("text"), str):
-        raise Problem("invalid_input", "A text part needs text.", field=f"{where}.text")
     if kind == "binary":
         return _from_binary(part)
-    if kind in {"image", "audio", "video", "document"} and not isinstance(part.get("source"), dict):
-        raise Problem("invalid_input", "A media part needs a source.", field=f"{where}.source")
+    text, source = part.get("text"), part.get("source")
+    if not isinstance(text, str) and (kind == "text" or text is not None):
+        raise Problem("invalid_input", "Expected text.", field=f"{where}.text")
+    if source is not None or kind in _MEDIA:
+        _check_source(source, f"{where}.source")
     return part
+
+
+def _check_source(source: Any, where: str) -> None:
+    """A media part's source: `type`, `value` and what else it says of itself are texts."""
+    if not isinstance(source, dict):
+        raise Problem("invalid_input", "Expected a source.", field=where)
+    for name in ("type", "value", "mimeType", "provider"):
+        if name in source and source[name] is not None and not isinstance(source[name], str):
+            raise Problem("invalid_input", "Expected text.", field=f"{where}.{name}")
 
 
 def _from_binary(part: dict[str, Any]) -> dict[str, Any]:

@@ -61,4 +61,4 @@ def _declared_length(headers: RequestHeaders) -> int | None:
 
 
 def _too_large() -> Problem:
-    return Problem("body_too_large", f"The request body may have at most {MAX_BODY_BYTES} bytes.")
+    return Problem("body_too_large", f"The request body may have at most {MAX_BODY_BYTES} bytes.", field="(body)")

@@ -6,6 +6,7 @@ module reads the answer. It is liberal: providers that speak this format differ 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -100,6 +101,11 @@ _decoder = msgspec.json.Decoder(_Chunk)
 _usage_decoder = msgspec.json.Decoder(_Usage | None)
 
 
+def _with_whole_characters(text: str) -> bytes:
+    """UTF-8 of a text in which surrogate pairs become characters, and halves U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
 def _rubbish() -> ModelError:
     return ModelError("model_invalid_response", "The model's answer could not be understood.", retryable=True)
 
@@ -147,6 +153,8 @@ class ChunkDecoder:
         self._usage = _NO_USAGE
         self._said_anything = False
         self._done = False
+        self._half = ""
+        self._lost = ""
 
     @property
     def complete(self) -> bool:
@@ -225,10 +233,7 @@ class ChunkDecoder:
             self._take_chunk(data, events)
 
     def _take_chunk(self, data: bytes, events: list[ModelEvent]) -> None:
-        try:
-            chunk = _decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _rubbish() from error
+        chunk = self._decoded(data)
         if chunk.error:
             raise _reported(chunk.error)
         if chunk.usage is not _NO_USAGE and bytes(chunk.usage) != b"null":
@@ -243,6 +248,31 @@ class ChunkDecoder:
         if choice.finish_reason:
             self._take_reason(choice.finish_reason.lower())
 
+    def _decoded(self, data: bytes) -> _Chunk:
+        try:
+            chunk = _decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            if b"\\ud" not in data.lower():
+                raise _rubbish() from error
+            return self._with_halves(data)
+        if self._half:  # its other half never came
+            self._half, self._lost = "", "\N{REPLACEMENT CHARACTER}"
+        return chunk
+
+    def _with_halves(self, data: bytes) -> _Chunk:
+        """A chunk with half of a surrogate pair: some servers cut texts between UTF-16 units. The other half comes next."""
+        try:
+            document = json.loads(data)
+            text = document["choices"][0]["delta"].get("content")
+            if isinstance(text, str):
+                text, self._half = self._half + text, ""
+                if "\ud800" <= text[-1:] <= "\udbff":
+                    text, self._half = text[:-1], text[-1]
+                document["choices"][0]["delta"]["content"] = text
+            return _decoder.decode(_with_whole_characters(json.dumps(document, ensure_ascii=False)))
+        except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise _rubbish() from error
+
     def _take_reason(self, given: str) -> None:
         if given in _BREAKS:
             raise interrupted()
@@ -255,6 +285,7 @@ class ChunkDecoder:
         content = delta.content if isinstance(delta.content, str) else _texts(delta.content)
         text = content or delta.refusal
         if text:
+            text, self._lost = self._lost + text, ""
             self._said_anything = True
             events.append(TextDelta(text))
         for call in delta.tool_calls or ():

@@ -57,6 +57,9 @@ def start_up(project_root: Path, *command: str, **environment: str) -> str:
         ("OPENAI_BASE_URL", "nonsense"),
         ("OPENAI_BASE_URL", "ftp://user:secret@host"),
         ("REDIS_URL", "foo:secret"),
+        ("WRITER_GROUP_GAP_MS", "inf"),
+        ("RUN_LEASE_SECONDS", "nan"),
+        ("FOUR_EYES", "tools,everything"),
         ("TOOL_MODULES", "no.such.module"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "zz"),
     ],
@@ -75,3 +78,19 @@ def test_outside_debug_the_service_refuses_to_start_without_what_protects_it(pro
     environment = {"DJANGO_DEBUG": "0", "DJANGO_ALLOWED_HOSTS": "example.org", name: ""}
     error = start_up(project_root, "serve", "--port", "0", **environment)
     assert f"{name}: must be set when DJANGO_DEBUG is off." in error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DJANGO_SECRET_KEY", "short"),
+        ("SUPABASE_URL", "foo"),
+        ("OUTBOUND_PROXY", "foo"),
+        ("OUTBOUND_ALLOWED_HOSTS", "http://x/y z"),
+    ],
+)
+def test_the_service_says_which_setting_it_cannot_be_served_with(project_root: Path, name: str, value: str) -> None:
+    environment = {"DJANGO_DEBUG": "0", "DJANGO_ALLOWED_HOSTS": "example.org", "MIGRATE_ON_START": "0", name: value}
+    error = start_up(project_root, "serve", "--port", "0", **environment)
+    assert f"{name}: " in error
+    assert "Traceback" not in error

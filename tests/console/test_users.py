@@ -122,3 +122,19 @@ def test_a_new_user_can_sign_in_once_they_are_staff():
     User.objects.filter(username=name).update(is_staff=True)
     client = Client(headers={"host": "localhost"})
     assert client.post("/admin/login/", {"username": name, "password": password}).status_code == 302
+
+
+def test_a_change_of_ones_own_password_is_recorded():
+    user = console_user("Operators")
+    user.set_password("an-old-pass-phrase")
+    user.save()
+    client = client_of(user)
+    new = "a-new-pass-phrase-7"
+    given = {"old_password": "wrong", "new_password1": new, "new_password2": new}
+    assert client.post("/admin/password_change/", given).status_code == 200
+    of_user = AuditEvent.objects.filter(target_kind="auth.user", target_id=str(user.pk), action="console.changed")
+    assert not of_user.exists(), "a refused change is none"
+    response = client.post("/admin/password_change/", {**given, "old_password": "an-old-pass-phrase"})
+    assert response.status_code == 302, text_of(response)
+    [event] = of_user
+    assert event.actor_id == f"console:{user.pk}"

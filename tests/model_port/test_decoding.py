@@ -314,3 +314,20 @@ def test_an_error_within_the_stream_is_told_by_its_kind(error: Any, code: str) -
     body = json.dumps({"error": error}).encode()
     assert code_of(text("x") + b"data: " + body + b"\n\n") == code
     assert code_of(body) == code
+
+
+def _content(*escaped: str) -> str:
+    """What is read of deltas with these contents, written as JSON writes them."""
+    lines = [b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % text.encode() for text in escaped]
+    events = decode(b"".join(lines) + end() + DONE)
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_a_character_that_was_cut_in_two_is_put_together() -> None:
+    assert _content("a\\ud83d", "\\ude00b") == "a\N{GRINNING FACE}b"
+
+
+@pytest.mark.parametrize("deltas", [("a\\ud83d", "b"), ("a\\ude00", "b"), ("a\\ud83dx", "b")])
+def test_half_a_character_costs_no_more_than_itself(deltas: tuple[str, str]) -> None:
+    text = _content(*deltas)
+    assert text.replace("x", "") == "a\N{REPLACEMENT CHARACTER}b"

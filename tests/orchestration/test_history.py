@@ -1,7 +1,9 @@
 """How a client's view of a thread is held against the server's, and what of it the model is shown."""
 
+import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +129,24 @@ def test_trimming_keeps_the_newest_question_and_never_begins_inside_a_turn(
         questions = [index for index, message in enumerate(trimmed) if message["role"] == "user"]
         size = sum(history.estimate_tokens(message) for message in trimmed)
         assert size <= budget or questions == [0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "audio", "source": {"type": "data", "value": "x", "mimeType": ["a"]}}],
+        [{"type": "hologram", "source": [1]}],
+        [{"type": "text", "text": 5}],
+        [{"source": "abc"}],
+    ],
+)
+def test_a_stored_message_that_cannot_be_read_does_not_keep_its_thread_from_going_on(content: Any) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"id": "1", "role": "user", "content": content},
+        {"id": "2", "role": "assistant", "toolCalls": [call]},
+        {"id": "3", "role": "tool", "toolCallId": "c", "content": content},
+    ]
+    shown = history.to_model(messages, system="")
+    assert [message["role"] for message in shown] == ["user", "assistant", "tool"]
+    assert "cannot be shown to you" in json.dumps(shown)

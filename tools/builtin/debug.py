@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from django.conf import settings
 
+from agentbackend.foundation.release import VERSION
 from tools.calls import SideEffects
 from tools.governance.roles import ADMIN
 from tools.python_functions import tool_function
 from tools.registry import registry
 
-PACKAGES: Final = ("agentbackend", "django", "channels", "daphne", "psycopg", "openai", "opentelemetry-sdk")
+PACKAGES: Final = ("django", "channels", "daphne", "psycopg", "openai", "opentelemetry-sdk")
 SHOWN_SETTINGS: Final = (
     "DEBUG", "LOG_LEVEL", "OPENAI_MODEL", "MODEL_IS_DEMO", "MAX_ITERATIONS_PER_TURN", "MAX_CONCURRENT_RUNS",
     "MAX_RUN_BYTES", "MAX_RUN_SECONDS", "RUN_LEASE_SECONDS", "RUN_HEARTBEAT_SECONDS", "WRITER_GROUP_GAP_MS",
@@ -49,7 +50,11 @@ def register_source(name: str, source: Source) -> None:
 async def admin_debug() -> dict[str, Any]:
     """A report as nested JSON values."""
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "agentbackend": VERSION,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
         "settings": {name: getattr(settings, name) for name in SHOWN_SETTINGS if hasattr(settings, name)},
         "registry": await _registry(),
         **{name: _told_by(source) for name, source in sorted(_sources.items())},

@@ -9,6 +9,8 @@ from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS
 
+from agentbackend.foundation.outbound import OutboundPolicyError
+from agentbackend.gateway.authentication import GatewaySettingsError
 from agentbackend.schema import migrate_now
 
 
@@ -28,8 +30,10 @@ class Command(BaseCommand):
         if settings.MIGRATE_ON_START:
             migrate_now()
         self.check(tags=[Tags.database], databases=[DEFAULT_DB_ALIAS])
-        from agentbackend.serving import ListenError, Serving  # noqa: PLC0415 - chooses the event loop, starts the rooms
-
+        try:
+            from agentbackend.serving import ListenError, Serving  # noqa: PLC0415 - chooses the event loop, starts the rooms
+        except (OutboundPolicyError, GatewaySettingsError) as error:  # the rooms read these settings when they are made
+            raise CommandError(f"The service does not start:\n  {error}") from error
         try:
             Serving(options["host"], options["port"]).run()
         except ListenError as error:
