@@ -142,3 +142,31 @@ def test_a_process_that_is_full_leaves_its_jobs_to_others(services: SeparateData
         for run_id in runs:
             eventually(lambda run_id=run_id: stored.run(run_id)["status"] == "finished", "it is done by the other")
         full.stop(signal.SIGKILL)
+
+
+def test_a_process_that_is_full_takes_wishes_for_background_runs_and_ends_those_that_are_cancelled(
+    services: SeparateDatabase, stored: Stored
+) -> None:
+    full = services.start(MAX_CONCURRENT_RUNS="1")
+    caller = Caller()
+    with full.open_stream(caller, "POST", "/ag-ui/events", json=run_input("demo: slow 3000")) as (_, frames):
+        next(frames)
+        run_id = queued(full, caller, "hello")
+        with full.client(caller) as client:
+            assert client.post(f"/ag-ui/runs/{run_id}/cancel").status_code == 202
+        eventually(lambda: stored.run(run_id)["status"] == "cancelled", "it needs no room to end")
+        full.stop(signal.SIGKILL)
+
+
+def test_a_queued_run_whose_cancellation_was_asked_for_elsewhere_ends_without_a_worker(
+    services: SeparateDatabase, web: RunningService, stored: Stored
+) -> None:
+    caller = Caller()
+    run_id = queued(web, caller, "hello")
+    services.connection.execute(
+        "UPDATE orchestration_run SET cancel_requested_at = now() WHERE public_id = %s", (run_id,)
+    )
+    with following(web, caller, run_id) as frames:
+        seen = list(frames)
+    assert_well_formed(seen, run_id)
+    assert seen[-1].event["outcome"] == {"type": "cancelled"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -43,6 +44,33 @@ def test_a_key_is_not_taken_for_another_request(service: RunningService) -> None
     assert post(service, caller, run_input("hello"), key).status_code == 200
     refused = post(service, caller, run_input("something else"), key)
     assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_key_is_not_taken_for_another_agent(service: RunningService) -> None:
+    caller, key, wish = Caller(), str(uuid4()), run_input("hello")
+    assert post(service, caller, wish, key).status_code == 200
+    with service.client(caller) as client:
+        refused = client.post("/ag-ui/agent/assistant/run", json=wish, headers={"Idempotency-Key": key})
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_of_runs_that_begin_in_one_thread_at_once_the_others_are_told_which_one_goes_on(
+    service: RunningService,
+) -> None:
+    caller = Caller()
+    thread = str(uuid4())
+    wishes = [run_input("demo: slow 50", threadId=thread) for _ in range(8)]
+
+    def begin(wish: dict[str, Any]) -> httpx.Response:
+        with service.client(caller) as client:
+            return client.post("/ag-ui/events", json=wish)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(begin, wishes))
+    [begun] = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer.json() for answer in answers if answer.status_code == 409]
+    assert {problem["run_id"] for problem in refused} == {begun.headers["x-run-id"]}
+    assert len(refused) == 7
 
 
 def test_a_key_belongs_to_its_caller(service: RunningService) -> None:

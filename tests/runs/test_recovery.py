@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from agentbackend.embedded_postgres.cluster import Cluster
@@ -203,6 +205,77 @@ def test_an_unsafe_call_that_is_not_to_be_repeated_is_told_to_the_model(
     [result] = events(rest, "TOOL_CALL_RESULT")
     assert "not known whether it took effect" in result["content"]
     assert text(rest) == "I was told: And now?"
+
+
+def test_the_model_is_told_that_a_call_of_a_cancelled_run_may_have_taken_effect(
+    successor: RunningService, upstream: Upstream, tester: Caller, effects: Effects
+) -> None:
+    wish = run_input("call unsafe_effect_tool")
+    with successor.open_stream(tester, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        reader = Reader(frames)
+        eventually(effects.seen, "the tool is at work")
+        with successor.client(tester) as client:
+            client.post(f"/ag-ui/runs/{wish['runId']}/cancel")
+        seen = reader.whole()
+    assert_well_formed(seen, wish["runId"])
+    assert seen[-1].event["outcome"] == {"type": "cancelled"}
+    [result] = events(seen, "TOOL_CALL_RESULT")
+    upstream.requests.clear()
+    successor.post_run(tester, "And now?", threadId=wish["threadId"])
+    [told] = [message for message in upstream.requests[-1]["messages"] if message["role"] == "tool"]
+    assert told["content"] == result["content"]
+    assert "not known whether it took effect" in told["content"]
+
+
+def test_any_number_of_runs_that_lost_their_owner_are_taken_up(
+    services: SeparateDatabase, successor: RunningService, stored: Stored
+) -> None:
+    owner = services.start(WORKER_IN_PROCESS="false", MAX_CONCURRENT_RUNS="200")
+    callers = [Caller() for _ in range(120)]
+    wishes = [run_input("say it slowly") for _ in callers]
+
+    async def begin(client: httpx.AsyncClient, caller: Caller, wish: dict[str, Any]) -> None:
+        async with client.stream("POST", "/ag-ui/events", json=wish, headers=caller.headers) as response:
+            assert response.status_code == 200
+            await anext(response.aiter_lines())
+
+    async def begin_all() -> None:
+        async with httpx.AsyncClient(base_url=owner.url, timeout=60, trust_env=False) as client:
+            await asyncio.gather(*(begin(client, caller, wish) for caller, wish in zip(callers, wishes, strict=True)))
+
+    asyncio.run(begin_all())
+    owner.stop(signal.SIGKILL)
+    ids = [wish["runId"] for wish in wishes]
+
+    def all_taken_up() -> bool:
+        return stored.values("SELECT count(*) FROM orchestration_run WHERE public_id = ANY(%s) AND fence = 2", ids) == [
+            120
+        ]
+
+    eventually(all_taken_up, "each has another owner")
+    with following(successor, callers[-1], ids[-1]) as frames:
+        assert_well_formed(list(frames), ids[-1])
+
+
+def test_reasoning_that_was_cut_off_is_taken_from_the_readers(
+    services: SeparateDatabase, successor: RunningService, upstream: Upstream
+) -> None:
+    owner = services.start()
+    caller, wish = Caller(), run_input("reason")
+    with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        seen = []
+        while not events(seen, "REASONING_MESSAGE_CONTENT"):
+            seen.append(next(frames))
+        with following(successor, caller, wish["runId"]) as followed:
+            owner.stop(signal.SIGKILL)
+            upstream.reasoning_ends.set()
+            whole = list(followed)
+    assert_well_formed(whole, wish["runId"])
+    [void, *_] = {event["messageId"] for event in events(seen, "REASONING_MESSAGE_START")}
+    [snapshot] = events(whole, "MESSAGES_SNAPSHOT")
+    reasoning = [message for message in snapshot["messages"] if message["role"] == "reasoning"]
+    # What the client drops: it keeps the reasoning that it holds unless a snapshot has some.
+    assert reasoning == [{"id": void, "role": "reasoning", "content": ""}]
 
 
 def test_a_model_turn_that_was_cut_off_is_done_again_and_what_it_had_said_is_void(

@@ -16,6 +16,7 @@ class Upstream:
         self.hung_up = threading.Event()
         self.may_answer_after_tools = threading.Event()
         self.may_answer_after_tools.set()
+        self.reasoning_ends = threading.Event()
         self._stopping = threading.Event()
         upstream = self
 
@@ -65,6 +66,13 @@ class Upstream:
         if last["role"] == "user" and "endless" in last["content"]:
             while not self._stopping.wait(0.02):
                 send({"content": "and so on "})
+            return
+        if last["role"] == "user" and "reason" in last["content"]:
+            for word in ("The", " user", " wants"):
+                send({"reasoning_content": word})
+            if self.reasoning_ends.wait(60):
+                send({"content": "So be it."})
+                send({}, "stop")
             return
         if last["role"] == "user" and "slowly" in last["content"]:
             for word in range(100):
