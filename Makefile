@@ -4,7 +4,7 @@
 #   PYTHON=                 the Python that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt playground runtime development
+.PHONY: help run test check fmt bench playground runtime development
 
 # The oldest first: the pinned versions are those that 3.11 can have. It must be able to make virtual environments.
 find_python = for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -35,6 +35,11 @@ check: development ## what must hold before a change goes in: lint, format, type
 fmt: development ## bring the code into its form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+# Takes some minutes; wants a machine that does nothing else.
+bench: development ## all benchmarks (benchmarks/README.md)
+	@for script in workload_w streams_at_once model_port durability recovery_time doorbells; do \
+		echo "# $$script"; .venv/bin/python -m benchmarks.$$script || exit 1; done
 
 playground: ## bundle the playground's scripts (needs Node 20 or newer)
 	cd orchestration/playground && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build

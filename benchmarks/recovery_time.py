@@ -1,6 +1,7 @@
 """How long a reader waits when a run's process dies: from the kill to the first event of the successor, at another process.
 
-Leases as the service has them where nothing is set. `killed`: SIGKILL; `stopped`: SIGTERM without a grace period. Prints seconds as JSON.
+Leases as the service has them where nothing is set. `killed`: SIGKILL; `stopped`: SIGTERM without a grace period; `many_killed`: many runs
+of a process that is killed, to the first and to the last that goes on. Prints seconds as JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +22,34 @@ import aiohttp
 
 from benchmarks.measured_service import MeasuredService, free_port, measured_service
 from benchmarks.paced_model import paced_model, serve
+
+
+async def take_over_many(owner: MeasuredService, witness: MeasuredService, runs: int) -> list[float]:
+    """Begin many runs at `owner`, kill it, and wait at `witness` until each has gone on; seconds after the kill, sorted."""
+    killed = asyncio.Event()
+    ended_at = 0.0
+
+    async def one(session: aiohttp.ClientSession) -> float:
+        caller = {"X-Supabase-User-ID": str(uuid4())}
+        run_id, message = str(uuid4()), {"id": str(uuid4()), "role": "user", "content": "Tell me a lot."}
+        wish = {"threadId": str(uuid4()), "runId": run_id, "protocolVersion": "1.0", "messages": [message]}
+        begun = await session.post(f"{owner.url}/ag-ui/events", json=wish, headers=caller)
+        async with begun, session.get(f"{witness.url}/ag-ui/runs/{run_id}/events", headers=caller) as followed:
+            await _read_until(followed, b"TEXT_MESSAGE_CONTENT")
+            ready.append(run_id)
+            await killed.wait()
+            await _read_until(followed, b"run_recovered")
+            return time.perf_counter() - ended_at
+
+    ready: list[str] = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        waiting = [asyncio.create_task(one(session)) for _ in range(runs)]
+        while len(ready) < runs:
+            await asyncio.sleep(0.1)
+        os.kill(owner.pid, signal.SIGKILL)
+        ended_at = time.perf_counter()
+        killed.set()
+        return sorted(await asyncio.gather(*waiting))
 
 
 async def take_over(owner: MeasuredService, witness: MeasuredService, number: signal.Signals) -> float:
@@ -50,9 +79,10 @@ async def main() -> None:
     """Several rounds of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--many", type=int, default=300)
     chosen = parser.parse_args()
     model_port = free_port()
-    model = await serve(paced_model(6000, 0.005), model_port)
+    model = await serve(paced_model(600, 0.2), model_port)
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentbackend-bench-")))
@@ -69,6 +99,8 @@ async def main() -> None:
                 json.dumps({name: {"median": round(statistics.median(found), 2), "max": round(max(found), 2)}}),
                 flush=True,
             )
+        found = await take_over_many(await start(), witness, chosen.many)
+        print(json.dumps({"many_killed": {"runs": len(found), "first": round(found[0], 2), "last": round(found[-1], 2)}}))
         await loop.run_in_executor(None, stack.close)
     await model.cleanup()
 

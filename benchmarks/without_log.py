@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-
-from django.core.management import execute_from_command_line
 
 from agentbackend.foundation.writer import GroupWriter, Unit
+from manage import main
 
 
 async def _forget(self: GroupWriter, group: list[Unit]) -> None:
@@ -17,4 +15,4 @@ async def _forget(self: GroupWriter, group: list[Unit]) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentbackend.settings")
     GroupWriter._commit_group = _forget  # type: ignore[method-assign]
-    execute_from_command_line(sys.argv)
+    main()
