@@ -24,8 +24,7 @@ import audit
 from audit import actions
 from audit.actor import SYSTEM, Actor
 from audit.entry import Outcome, Target
-from tools.mcp_client import loading
-from tools.mcp_client import targets
+from tools.mcp_client import loading, targets
 from tools.mcp_client.contract import Listing, RemoteError
 from tools.mcp_client.imports import Import, imports_of
 from tools.mcp_client.offers import Offer, offers_of
@@ -82,13 +81,14 @@ def discover(server: RemoteServer, *, by: Actor) -> Discovery:
 
 async def discover_all() -> None:
     """Ask every server that is switched on; one that fails keeps nothing from the others."""
-    found = await sync_to_async(
-        lambda: [(server, _vault_of(server)) for server in RemoteServer.objects.filter(enabled=True)]
-    )()
     room = asyncio.Semaphore(SERVERS_AT_ONCE)
     async with asyncio.TaskGroup() as group:
-        for server, vault in found:
+        for server, vault in await sync_to_async(_switched_on)():
             group.create_task(_discover_one(server, vault, room))
+
+
+def _switched_on() -> list[tuple[RemoteServer, dict[str, Sealed]]]:
+    return [(server, _vault_of(server)) for server in RemoteServer.objects.filter(enabled=True)]
 
 
 async def _discover_one(server: RemoteServer, vault: dict[str, Sealed], room: asyncio.Semaphore) -> None:
@@ -160,7 +160,8 @@ def _write_tools(server: RemoteServer, offers: dict[str, Offer], found: Discover
     rows = {row.remote_name: row for row in RemoteTool.objects.filter(server=server)}
     imports = imports_of(server.name)
     now = timezone.now()
-    made, kept = [], []
+    made: list[RemoteTool] = []
+    kept: list[RemoteTool] = []
     for name, offer in offers.items():
         row = rows.get(name) or RemoteTool(server=server, remote_name=name)
         before = (row.state, row.digest)

@@ -22,7 +22,7 @@ from tools.calls import SideEffects
 from tools.changes import submit
 from tools.documents import Document, Spec, kind_named
 from tools.mcp_client.dialects import usable_schema
-from tools.models import ChangeRequest, HandlerType, RemoteServer, RemoteTool, Tool
+from tools.models import ChangeRequest, HandlerType, RemoteTool, Tool
 from tools.versions import Definition
 
 State = RemoteTool.State

@@ -41,7 +41,7 @@ def explained(error: BaseException, exchange: Exchange, target: Target) -> Remot
     if not isinstance(cause, ValidationError | RuntimeError):
         trace = target.credentials.hide("".join(traceback.format_exception(cause)))
         logger.error("a remote server's answer could not be handled\n%s", trace, extra={"server": target.server.name})
-    return _no_mcp(exchange, name)
+    return _no_mcp(exchange, name, bounded(_where(cause), target))
 
 
 def bounded(words: str, target: Target) -> str:
@@ -124,9 +124,17 @@ def _of_answer(cause: MCPError, exchange: Exchange, target: Target) -> RemoteErr
     return RemoteError(f"The server {name} refused: {bounded(cause.message, target)}")
 
 
-def _no_mcp(exchange: Exchange, name: str) -> RemoteError:
-    text = f"The server {name} answered with something that is not MCP as it should be."
+def _no_mcp(exchange: Exchange, name: str, where: str = "") -> RemoteError:
+    text = f"The server {name} answered with something that is not MCP as it should be{where}."
     return RemoteError(text, perhaps_done=exchange.is_calling)
+
+
+def _where(cause: BaseException) -> str:
+    """The place in a document that does not fit, without what stands there."""
+    if not isinstance(cause, ValidationError):
+        return ""
+    first = cause.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f" (see {'.'.join(str(part) for part in first['loc'])})" if first["loc"] else ""
 
 
 def _innermost(error: BaseException) -> BaseException:
