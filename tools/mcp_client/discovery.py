@@ -165,7 +165,7 @@ def _write_tools(server: RemoteServer, offers: dict[str, Offer], found: Discover
     for name, offer in offers.items():
         row = rows.get(name) or RemoteTool(server=server, remote_name=name)
         before = (row.state, row.digest)
-        row.state = state_of(row, offer, imports.get(name))
+        row.state = state_of(row, offer.digest, imports.get(name))
         _describe(row, offer, imports.get(name))
         row.last_seen_at = now
         if row.state == State.CHANGED and before != (State.CHANGED, offer.digest):
@@ -186,13 +186,13 @@ _WRITTEN = (
 )  # fmt: skip
 
 
-def state_of(row: RemoteTool, offer: Offer, imported: Import | None) -> str:
-    """Where an offered tool stands. A change that somebody has decided not to take stays decided until the next one."""
+def state_of(row: RemoteTool, digest: str, imported: Import | None) -> str:
+    """Where a tool stands that is offered with this digest. A change that was kept out stays so until the next one."""
     if imported is None:
         return State.OFFERED
-    if imported.pinned == offer.digest:
+    if imported.pinned == digest:
         return State.IMPORTED
-    is_kept = row.state == State.IMPORTED and (row.digest, row.pinned_digest) == (offer.digest, imported.pinned)
+    is_kept = row.state == State.IMPORTED and (row.digest, row.pinned_digest) == (digest, imported.pinned)
     return State.IMPORTED if is_kept else State.CHANGED
 
 
