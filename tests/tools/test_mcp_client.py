@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
+from mcp_types import HEADER_MISMATCH
 
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.outbound import OutboundPolicy
+from tests.running_service import ROOT
 from tests.tools.remote_mcp import (
     HANDSHAKE,
     HANG,
@@ -108,6 +112,19 @@ async def test_two_calls_never_share_a_session(remote: RemoteMcp, tool_of: Regis
 
 
 # --- credentials
+
+
+@pytest.mark.parametrize("header", ["Host", "Mcp-Session-Id", "Content-Length", "two words", "X:"])
+async def test_a_header_that_cannot_carry_a_credential_carries_none(
+    remote: RemoteMcp, tool_of: Registered, door: Door, settings: Any, header: str
+):
+    settings.TOOL_CREDENTIALS_FROM_ENVIRONMENT = {"REMOTE_TOOL_KEY": SECRET}
+    name = await tool_of(credential="REMOTE_TOOL_KEY")
+    placed = {"credential_placement": "header", "credential_header": header}
+    await RemoteServer.objects.filter(url=remote.url).aupdate(**placed)
+    registry.expire()
+    assert "header for the credential" in (await door.call(name)).error
+    assert remote.asked == []
 
 
 @pytest.mark.parametrize(
@@ -221,10 +238,35 @@ async def test_words_of_a_server_are_bounded(remote: RemoteMcp, tool_of: Registe
     assert len((await door.call(await tool_of())).error) < 2100
 
 
-async def test_an_error_of_the_protocol_is_told(remote: RemoteMcp, tool_of: Registered, door: Door):
-    remote.call = lambda asked: as_json(remote.error(asked, -32602, "text is too short"), status=400)
+@pytest.mark.parametrize(
+    ("code", "status"), [(-32602, 400), (-32000, 200), (-32001, 404), (-32700, 200), (-32603, 200)]
+)
+async def test_an_error_of_the_protocol_is_told_in_the_servers_words(
+    remote: RemoteMcp, tool_of: Registered, door: Door, code: int, status: int
+):
+    remote.call = lambda asked: as_json(remote.error(asked, code, "text is too short"), status=status)
     result = await door.call(await tool_of())
     assert "refused: text is too short" in result.error
+    assert (await health_of(remote)).failures_in_a_row == 0
+
+
+@pytest.mark.parametrize("era", [STATELESS, HANDSHAKE])
+async def test_an_answer_may_come_as_events(remote: RemoteMcp, tool_of: Registered, door: Door, era: str):
+    remote.era = era
+    remote.call = lambda asked: as_events(remote.error(asked, -32000, "text is too short"))
+    name = await tool_of()
+    assert "refused: text is too short" in (await door.call(name)).error
+    more = {"resultType": "complete"} if era == STATELESS else {}
+    remote.call = lambda asked: as_events(remote.result(asked, {**more, **text("done")}))
+    assert (await door.call(name)).content == "done"
+
+
+async def test_an_answer_to_another_request_is_none(remote: RemoteMcp, tool_of: Registered, door: Door):
+    name = await tool_of()
+    await RemoteServer.objects.filter(url=remote.url).aupdate(timeout_seconds=0.3)
+    registry.expire()
+    remote.call = lambda asked: as_json({"jsonrpc": "2.0", "id": 4711, "result": text("for somebody else")})
+    assert "did not answer within 0.3 seconds" in (await door.call(name)).error
 
 
 async def test_arguments_are_checked_against_what_is_pinned_before_anything_is_sent(
@@ -481,6 +523,37 @@ async def test_a_server_that_floods_is_stopped(remote: RemoteMcp, tool_of: Regis
     assert (await door.call(name)).content == "again"
 
 
+async def test_a_server_that_does_not_take_leave_delays_nobody_for_long(
+    remote: RemoteMcp, tool_of: Registered, door: Door, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tools.mcp_client.exchange.FAREWELL_SECONDS", 0.05)
+    remote.era = HANDSHAKE
+    name = await tool_of()
+    remote.before = lambda asked: HANG if asked.method == "DELETE" else None
+    assert (await door.call(name, {"text": "hello"})).content == "echo: hello"
+    assert remote.waiting.is_set()
+
+
+async def test_numbers_that_cannot_be_passed_on_are_named(remote: RemoteMcp, tool_of: Registered, door: Door):
+    remote.call = lambda asked: {"content": [], "structuredContent": {"count": 10**40}}
+    assert "a value that cannot be passed on" in (await door.call(await tool_of())).error
+
+
+async def test_arguments_that_a_server_wants_in_headers_are_sent_there_once_it_says_so(
+    remote: RemoteMcp, tool_of: Registered, door: Door
+):
+    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+    remote.tools = [tool("route", inputSchema=schema)]
+    remote.call = lambda asked: (
+        text(asked.headers["mcp-param-region"])
+        if "mcp-param-region" in asked.headers
+        else as_json(remote.error(asked, HEADER_MISMATCH, "a header is missing"), status=400)
+    )
+    name = await tool_of("route", protocol=STATELESS)
+    assert (await door.call(name, {"region": "eu"})).content == "eu"
+    assert remote.calls == ["tools/call", "tools/list", "tools/call"]
+
+
 async def test_a_session_that_the_server_ended_may_be_tried_again(remote: RemoteMcp, tool_of: Registered, door: Door):
     remote.era = HANDSHAKE
     name = await tool_of()
@@ -541,6 +614,14 @@ async def test_health_is_written_when_it_changes_and_else_once_a_minute():
 async def written(book: HealthBook, database: CountingDatabase) -> int:
     await book.settled()
     return len(database.written)
+
+
+def test_nobody_pays_for_the_sdk_before_it_is_used():
+    code = (
+        "import django, sys; django.setup(); import agentbackend.service, agentbackend.urls, tools.admin, tools.handlers; "
+        "assert not {'mcp', 'mcp_types'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
 async def test_a_note_that_cannot_be_written_fails_nothing(caplog: pytest.LogCaptureFixture):

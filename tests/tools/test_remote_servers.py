@@ -141,7 +141,7 @@ def test_a_person_who_asks_is_recorded_and_the_schedule_only_with_news(remote: R
         (Reply(401), "refuses the credential", 0),
         (Reply(302, headers={"location": "http://169.254.169.254/"}), "sends to another address", 0),
         (Reply(200, b"\0\1\2", {"content-type": "application/octet-stream"}), "not MCP", 0),
-        (Reply(200, b"[", {"content-type": "application/json"}, then="flood"), "more than 4096 KiB", 0),
+        (Reply(200, b"[", {"content-type": "application/json"}, then="flood"), "more than 2048 KiB", 0),
         (Reply(200, b"{", {"content-type": "application/json"}, declared=99), "broke off the connection", 1),
         (Reply(503), "is in trouble (HTTP 503)", 1),
         (HANG, "did not answer within 0.3 seconds", 1),
@@ -170,6 +170,19 @@ def test_a_listing_that_breaks_the_protocol_is_refused_whole_and_where_is_said(
     told = ask(server).failure
     assert "not MCP as it should be (see tools.1." in told
     assert states(server) == {}
+
+
+def test_a_credential_that_a_server_repeats_in_its_listing_is_not_kept(remote: RemoteMcp, settings: Any):
+    secret = 'the "server" secret'
+    settings.TOOL_CREDENTIALS_FROM_ENVIRONMENT = {"REMOTE_TOOL_KEY": secret}
+    found = register(remote, credential="REMOTE_TOOL_KEY")
+    schema = {"type": "object", "properties": {"a": {"const": secret}}}
+    remote.tools = [tool("echo", title=secret, description=f"Send {secret}.", inputSchema=schema)]
+    ask(found)
+    kept = row(found, "echo")
+    assert secret not in repr([kept.title, kept.description, kept.input_schema])
+    assert kept.description == "Send [redacted]."
+    remove(found)
 
 
 async def test_the_schedule_asks_every_server_that_is_on_and_one_that_fails_harms_no_other():

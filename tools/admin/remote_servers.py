@@ -310,7 +310,7 @@ class RemoteServerAdmin(ModelAdmin):
 class RemoteToolAdmin(ModelAdmin):
     """What all servers offer, to be read; it is imported on its server's page."""
 
-    list_display = ("remote_name", "server", "state", "shown_tool", "problem", "last_seen_at")
+    list_display = ("remote_name", "server", "state", "shown_tool", "problem", "seen")
     list_filter = ("state", "server")
     list_select_related = ("server", "tool")
     search_fields = ("remote_name", "title", "tool__name")
@@ -331,6 +331,10 @@ class RemoteToolAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    @display(description="Seen (UTC)", ordering="last_seen_at")
+    def seen(self, remote: RemoteTool) -> str:
+        return f"{remote.last_seen_at:%Y-%m-%d %H:%M}"
 
     @display(description="Tool here")
     def shown_tool(self, remote: RemoteTool) -> SafeString | str:

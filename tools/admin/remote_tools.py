@@ -83,16 +83,17 @@ class RemoteToolsPage(UnfoldModelAdminViewMixin, TemplateView):
         imports = imports_of(server.name)
         user = self.request.user
         context: dict[str, Any] = super().get_context_data()
+        rows = [_row(remote, imports.get(remote.remote_name)) for remote in page]
         return {
             **context,
             "title": f"Tools of {server.name}",
             "server": server,
             "health": getattr(server, "health", None),
             "page": page,
-            "rows": [_row(remote, imports.get(remote.remote_name)) for remote in page],
+            "rows": rows,
             "chosen": chosen,
             "states": [(state.value, state.label) for state in _ORDER],
-            "may_import": user.has_perm("tools.add_tool"),
+            "may_import": user.has_perm("tools.add_tool") and any(row.can_be_imported for row in rows),
             "may_accept": _may_accept(self.request),
             "may_keep": user.has_perm("tools.change_remoteserver"),
         }
@@ -200,7 +201,7 @@ def _changes(remote: RemoteTool, tool: Tool) -> dict[str, list[Line]]:
 def _lines(before: str, after: str) -> Iterator[Line]:
     found = difflib.unified_diff(before.splitlines(), after.splitlines(), n=_LINES_AROUND, lineterm="")
     for number, line in enumerate(found):
-        if number < 2:  # names of files, which there are none
+        if number < 2 or line.startswith(("@@ -1,", "@@ -1 ")):  # names of files; and what begins with the first line
             continue
         kind = {"+": "added", "-": "removed", "@": "skipped"}.get(line[:1], "same")
         yield Line(kind, "..." if kind == "skipped" else line)

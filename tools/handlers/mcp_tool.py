@@ -22,6 +22,7 @@ from tools.registry import Snapshot, registry
 _FIELDS = frozenset({"server", "tool", "pinned"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NAME = 200
+_UNBOUNDED = 1 << 40  # what was read is bounded already, and the door cuts to the tool's own limit
 
 
 class McpToolHandler:
@@ -48,11 +49,7 @@ class McpToolHandler:
             raise _as_tool_error(error, may_repeat=_may_repeat(snapshot, invocation.tool)) from None
         if answer.failed:
             raise ToolError(str(answer.value))
-        # the door knows the tool's credentials, not the server's
-        return as_output(answer.value, target.credentials, _UNBOUNDED).value
-
-
-_UNBOUNDED = 1 << 40  # what was read is bounded already, and the door cuts to the tool's own limit
+        return _without_credential(answer.value, target)
 
 
 def _target(name: str, snapshot: Snapshot) -> Target:
@@ -76,6 +73,15 @@ async def _call(target: Target, tool: str, arguments: dict[str, Any], invocation
         raise
     health.book.note_ok(target.server.id)
     return answer
+
+
+def _without_credential(value: Any, target: Target) -> Any:
+    """The door takes the tool's credentials out of what comes back; the server's it does not know."""
+    try:
+        return as_output(value, target.credentials, _UNBOUNDED).value
+    except (TypeError, ValueError, RecursionError):
+        name = target.server.name
+        raise ToolError(f"The server {name!r} answered with a value that cannot be passed on.") from None
 
 
 def _as_tool_error(error: RemoteError, *, may_repeat: bool) -> ToolError:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 import audit
@@ -72,8 +72,10 @@ class Discovery:
 
 def discover(server: RemoteServer, *, by: Actor) -> Discovery:
     """Ask a server now, in the name of a person; from synchronous code. Outside any transaction: it waits for the server."""
+    vault = _vault_of(server)
+    connection.close()  # it is opened again when there is something to write
     try:
-        listing = async_to_sync(_ask)(registered(server), _vault_of(server))
+        listing = async_to_sync(_ask)(registered(server), vault)
     except RemoteError as error:
         return take_failure(server.pk, error, by=by)
     return take_over(server.pk, listing, by=by)

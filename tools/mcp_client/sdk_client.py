@@ -8,6 +8,7 @@ asks the server for its schemas again and believes them, is passed by.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import secrets
@@ -36,12 +37,14 @@ from pydantic import TypeAdapter
 from agentbackend.foundation.outbound.httpx2_client import GuardedClientHttpx2, guarded_client_httpx2
 from tools import process
 from tools.calls import ProgressListener
+from tools.credentials import Credentials
 from tools.mcp_client.contract import Listing, OfferedTool, RemoteAnswer, RemoteError, Target
 from tools.mcp_client.exchange import Exchange
 from tools.mcp_client.sdk_answers import answer_of
 from tools.mcp_client.sdk_failures import bounded, explained, too_late
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+MAX_LISTING_BYTES: Final = 2 * 1024 * 1024  # reading it holds the event loop up for about 60 ms a MiB
 MAX_TOOLS: Final = 1000
 MAX_PAGES: Final = 100
 MAX_PROGRESS_REPORTS: Final = 500
@@ -72,7 +75,7 @@ class SdkClient:
         progress: ProgressListener | None = None,
     ) -> RemoteAnswer:
         """Call a tool in a session of its own; raises RemoteError."""
-        async with _session(target, self._pool(), seconds) as (client, exchange):
+        async with _session(target, self._pool(), seconds, MAX_ANSWER_BYTES) as (client, exchange):
             exchange.is_calling = True
             result = await _result_of(client, tool, arguments, progress)
         if isinstance(result, InputRequiredResult):
@@ -83,10 +86,11 @@ class SdkClient:
 
     async def list_tools(self, target: Target) -> Listing:
         """Ask for all tools, over connections that are closed at the end: this may run in an event loop of its own."""
-        async with _new_pool() as pool, _session(target, pool, target.server.timeout_seconds) as (client, _):
+        seconds = target.server.timeout_seconds
+        async with _new_pool() as pool, _session(target, pool, seconds, MAX_LISTING_BYTES) as (client, _):
             offered, is_complete = await _offered(client)
             version = client.protocol_version
-        return Listing(tuple(_described(tool) for tool in offered), is_complete, version)
+        return Listing(tuple(_described(tool, target.credentials) for tool in offered), is_complete, version)
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
@@ -113,9 +117,11 @@ def _new_pool() -> GuardedClientHttpx2:
 
 
 @asynccontextmanager
-async def _session(target: Target, pool: GuardedClientHttpx2, seconds: float) -> AsyncIterator[tuple[Client, Exchange]]:
+async def _session(
+    target: Target, pool: GuardedClientHttpx2, seconds: float, max_bytes: int
+) -> AsyncIterator[tuple[Client, Exchange]]:
     """A session with the server, greeting and farewell included, within `seconds`; raises RemoteError for all that fails."""
-    exchange = Exchange(pool, MAX_ANSWER_BYTES)
+    exchange = Exchange(pool, max_bytes)
     server = target.server
     try:
         async with asyncio.timeout(seconds) as limit:
@@ -126,7 +132,7 @@ async def _session(target: Target, pool: GuardedClientHttpx2, seconds: float) ->
                     timeout=httpx2.Timeout(_STEP_SECONDS, read=None),
                     trust_env=False,
                 )
-                streams = streamable_http_client(server.url, http_client=http, max_sse_event_size=MAX_ANSWER_BYTES)
+                streams = streamable_http_client(server.url, http_client=http, max_sse_event_size=max_bytes)
                 async with http, Client(streams, mode=server.protocol, cache=None, client_info=_OURSELVES) as client:
                     yield client, exchange
     except RemoteError:
@@ -187,14 +193,18 @@ async def _offered(client: Client) -> tuple[list[Tool], bool]:
     return found, False
 
 
-def _described(tool: Tool) -> OfferedTool:
-    hints = tool.annotations.model_dump(mode="json", by_alias=True, exclude_none=True) if tool.annotations else {}
+def _described(tool: Tool, credentials: Credentials) -> OfferedTool:
+    """In the server's words, without our credential in case it repeats that."""
+    said = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if credentials:
+        said = json.loads(credentials.hide(json.dumps(said)))
+    hints = said.get("annotations", {})
     return OfferedTool(
         name=tool.name,
-        title=tool.title or hints.get("title", ""),
-        description=tool.description or "",
-        input_schema=tool.input_schema,
-        output_schema=tool.output_schema,
+        title=said.get("title") or hints.get("title", ""),
+        description=said.get("description", ""),
+        input_schema=said["inputSchema"],
+        output_schema=said.get("outputSchema"),
         annotations=hints,
     )
 

@@ -11,7 +11,6 @@ from typing import Final
 
 import httpx2
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, PARSE_ERROR, REQUEST_TIMEOUT
 from pydantic import ValidationError
 
 from agentbackend.foundation.outbound import OutboundRefusedError, OutboundTooLargeError
@@ -23,7 +22,11 @@ logger = logging.getLogger(__name__)
 MAX_WORDS: Final = 1500
 
 _BEFORE_SENDING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+# What the SDK says in a server's place. Its codes tell nothing: servers use the same for errors of their own.
 _STAND_INS = frozenset({"Server returned an error response", "Not Found", "Session terminated"})
+_ENDED = ("SSE stream ", "Connection closed")
+_UNREADABLE = ("Failed to parse ", "Unexpected content type")
 
 
 def explained(error: BaseException, exchange: Exchange, target: Target) -> RemoteError:
@@ -109,17 +112,15 @@ def _of_status(exchange: Exchange, name: str, cause: BaseException) -> RemoteErr
 
 def _of_answer(cause: MCPError, exchange: Exchange, target: Target) -> RemoteError:
     name = repr(target.server.name)
-    if cause.code == CONNECTION_CLOSED:
+    if cause.message.startswith(_ENDED):
         return RemoteError(
             f"The server {name} ended its answer before it was complete.",
             passing=True,
             unreachable=True,
             perhaps_done=exchange.is_calling,
         )
-    if cause.code == REQUEST_TIMEOUT:
-        return RemoteError(f"The server {name} did not answer in time.", passing=True, perhaps_done=exchange.is_calling)
     is_mcp = exchange.content_type.lower().startswith(("application/json", "text/event-stream"))
-    if cause.code == PARSE_ERROR or not is_mcp:
+    if cause.message.startswith(_UNREADABLE) or not is_mcp:
         return _no_mcp(exchange, name)
     return RemoteError(f"The server {name} refused: {bounded(cause.message, target)}")
 
