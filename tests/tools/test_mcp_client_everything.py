@@ -8,15 +8,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from asgiref.sync import sync_to_async
 
+from agentbackend.dispatch.jobs import Jobs, JobsConfig
+from agentbackend.foundation.database import database
 from agentbackend.foundation.outbound import OutboundPolicy
 from audit.actor import SYSTEM
 from tests.node_packages import executable, installed
-from tests.running_service import Caller, ServiceFactory, free_port
+from tests.running_service import Caller, Frame, RunningService, ServiceFactory, free_port
+from tests.runs.support import eventually
 from tests.tools.remote_servers import imported, remove, row
 from tests.tools.support import Door
 from tools import process
@@ -71,18 +75,36 @@ def server(everything: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteS
     remove(found)
 
 
-def test_a_run_calls_a_tool_that_was_imported_from_it(
-    server: RemoteServer, everything: int, service_factory: ServiceFactory
-):
+@pytest.fixture(scope="module")
+def service(everything: int, service_factory: ServiceFactory) -> Iterator[RunningService]:
+    """A service that may reach the server."""
+    started = service_factory.start(OUTBOUND_ALLOWED_HOSTS=f"127.0.0.1:{everything}")
+    yield started
+    started.stop()
+
+
+def test_a_run_calls_a_tool_that_was_imported_from_it(server: RemoteServer, service: RunningService):
     name = imported(server, "echo")
-    service = service_factory.start(OUTBOUND_ALLOWED_HOSTS=f"127.0.0.1:{everything}")
-    try:
-        frames = service.post_run(Caller(), f'demo: call {name} {{"message": "over there"}}')
-    finally:
-        service.stop()
-    results = [frame.event["content"] for frame in frames if frame.event["type"] == "TOOL_CALL_RESULT"]
-    assert results == ["Echo: over there"]
+    probe = f'demo: call {name} {{"message": "over there"}}'
+    eventually(lambda: results(service.post_run(Caller(), probe)) == ["Echo: over there"], "the service has seen it")
+
+
+def results(frames: list[Frame]) -> list[str]:
     assert frames[-1].event["type"] == "RUN_FINISHED"
+    return [frame.event["content"] for frame in frames if frame.event["type"] == "TOOL_CALL_RESULT"]
+
+
+async def test_the_scheduled_job_asks_it(server: RemoteServer):
+    jobs = Jobs(database, _TakesNothing(), JobsConfig())
+    await jobs.app.tasks["maintenance.ask_remote_servers"].func(timestamp=0)
+    assert await server.remote_tools.acount() >= 10
+
+
+class _TakesNothing:
+    has_room = False
+
+    async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool:
+        return False
 
 
 def test_all_its_tools_can_be_used_here(server: RemoteServer):
