@@ -75,6 +75,8 @@ NAVIGATION: list[dict[str, Any]] = [
         "separator": True,
         "items": [
             _entry("Tools", "build", "tools.tool"),
+            _entry("Remote servers", "dns", "tools.remoteserver"),
+            _entry("Remote tools", "travel_explore", "tools.remotetool"),
             _entry("Caller roles", "badge", "tools.callerrole"),
             _entry("Deny rules", "block", "tools.denyrule"),
             _entry("Notes", "sticky_note_2", "tools.note"),

@@ -33,6 +33,8 @@ _SEES_RUNNING = (
     | _permissions("tools", "toolversion", "view")
     | _permissions("tools", "callerrole", "view")
     | _permissions("tools", "denyrule", "view")
+    | _permissions("tools", "remoteserver", "view")
+    | _permissions("tools", "remotetool", "view")
 )
 
 GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
@@ -43,6 +45,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "toolversion", "add", "view")
     | _permissions("tools", "callerrole", *_EVERY)
     | _permissions("tools", "denyrule", *_EVERY)
+    | _permissions("tools", "remoteserver", *_EVERY)
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")
     | _permissions("audit", "auditevent", "view")

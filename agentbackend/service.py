@@ -36,6 +36,7 @@ from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools import process as tool_process
 from tools.builtin import debug
+from tools.mcp_client.loading import close_connections
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class Service:
         await self.engine.stop(settings.SHUTDOWN_GRACE_SECONDS)
         if self.workers is not None:
             await self.workers.stop()
+        await close_connections()
         await self.doorbell.stop()
         for loop in self._loops:
             loop.cancel()

@@ -1,5 +1,7 @@
 """Django's description of this app."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
 from django.conf import settings
 from django.db.models.signals import post_migrate
@@ -18,5 +20,6 @@ class ToolsConfig(AppConfig):
         """Let the functions register themselves, and bring them into the registry after each `migrate`."""
         discover_functions()
         import_functions(settings.TOOL_MODULES)
-        # by name: it needs the models, which this module is too early for
+        # by name: they need the models, which this module is too early for
+        import_module("tools.documents.kinds")
         post_migrate.connect(import_string("tools.seed.seed_after_migrate"), sender=self, dispatch_uid="tools.seed")

@@ -21,6 +21,7 @@ from procrastinate.types import TimeDeltaParams
 
 from agentbackend.foundation.database import Database
 from orchestration.retention import expire_event_logs, pack_ended_runs
+from tools.mcp_client.discovery import discover_all
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Jobs:
         self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
         self._care_for("maintenance.remove_old_jobs", "17 * * * *", self._remove_old_jobs)
         self._care_for("maintenance.end_stalled_jobs", "* * * * *", self._end_stalled_jobs)
+        self._care_for("maintenance.ask_remote_servers", "*/15 * * * *", self._ask_remote_servers)
 
     def _care_for(self, name: str, cron: str, work: Callable[[int], Awaitable[None]]) -> None:
         """Have something done at times, by one worker of all: procrastinate defers each moment once."""
@@ -133,3 +135,7 @@ class Jobs:
         for job in await self.app.job_manager.get_stalled_jobs():
             logger.warning("the worker of a job is gone", extra={"job": job.id, "task": job.task_name})
             await self.app.job_manager.finish_job(job, Status.FAILED, delete_job=False)
+
+    async def _ask_remote_servers(self, timestamp: int) -> None:
+        """What they offer now: a tool that is not as it was imported is quarantined."""
+        await discover_all()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tools.handlers.contract import Handler, UnusableHandlerError
+from tools.handlers.mcp_tool import McpToolHandler
 from tools.handlers.python_function import PythonFunctionHandler
 from tools.threads import FunctionThreads
 
@@ -15,5 +16,6 @@ MAX_FUNCTION_THREADS: Final = 16
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     "python_function": PythonFunctionHandler(FunctionThreads(MAX_FUNCTION_THREADS)),
+    "mcp_tool": McpToolHandler(),
 }
 """Handlers by type; a type without one cannot be published."""
