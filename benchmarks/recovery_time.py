@@ -26,7 +26,7 @@ from benchmarks.paced_model import paced_model, serve
 
 async def take_over_many(owner: MeasuredService, witness: MeasuredService, runs: int) -> list[float]:
     """Begin many runs at `owner`, kill it, and wait at `witness` until each has gone on; seconds after the kill, sorted."""
-    killed = asyncio.Event()
+    all_run = asyncio.Barrier(runs + 1)
     ended_at = 0.0
 
     async def one(session: aiohttp.ClientSession) -> float:
@@ -36,19 +36,15 @@ async def take_over_many(owner: MeasuredService, witness: MeasuredService, runs:
         begun = await session.post(f"{owner.url}/ag-ui/events", json=wish, headers=caller)
         async with begun, session.get(f"{witness.url}/ag-ui/runs/{run_id}/events", headers=caller) as followed:
             await _read_until(followed, b"TEXT_MESSAGE_CONTENT")
-            ready.append(run_id)
-            await killed.wait()
+            await all_run.wait()
             await _read_until(followed, b"run_recovered")
             return time.perf_counter() - ended_at
 
-    ready: list[str] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         waiting = [asyncio.create_task(one(session)) for _ in range(runs)]
-        while len(ready) < runs:
-            await asyncio.sleep(0.1)
+        await all_run.wait()
         os.kill(owner.pid, signal.SIGKILL)
         ended_at = time.perf_counter()
-        killed.set()
         return sorted(await asyncio.gather(*waiting))
 
 
@@ -100,7 +96,9 @@ async def main() -> None:
                 flush=True,
             )
         found = await take_over_many(await start(), witness, chosen.many)
-        print(json.dumps({"many_killed": {"runs": len(found), "first": round(found[0], 2), "last": round(found[-1], 2)}}))
+        print(
+            json.dumps({"many_killed": {"runs": len(found), "first": round(found[0], 2), "last": round(found[-1], 2)}})
+        )
         await loop.run_in_executor(None, stack.close)
     await model.cleanup()
 

@@ -10,7 +10,9 @@ from manage import main
 
 
 async def _forget(self: GroupWriter, group: list[Unit]) -> None:
-    await asyncio.sleep(0.002)  # about what a commit takes: readers come in before the first event, as they do otherwise
+    await asyncio.sleep(
+        0.002
+    )  # about what a commit takes: readers come in before the first event, as they do otherwise
     self._settle(group, {(unit.run_id, unit.fence) for unit in group if unit.run_id is not None})
 
 
