@@ -35,6 +35,7 @@ _SEES_RUNNING = (
     | _permissions("tools", "denyrule", "view")
     | _permissions("tools", "remoteserver", "view")
     | _permissions("tools", "remotetool", "view")
+    | _permissions("tools", "storedcredential", "view")
 )
 
 GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
@@ -45,6 +46,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "toolversion", "add", "view")
     | _permissions("tools", "callerrole", *_EVERY)
     | _permissions("tools", "denyrule", *_EVERY)
+    | _permissions("tools", "storedcredential", *_EVERY)
     | _permissions("tools", "remoteserver", *_EVERY)
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")

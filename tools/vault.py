@@ -22,7 +22,6 @@ from django.conf import settings
 from agentbackend.foundation.keyring import Key, KeyRing
 
 CREDENTIAL: Final = "credential"
-PROPOSED: Final = "proposed credential"
 
 _NONCE_BYTES = 12
 
