@@ -80,12 +80,23 @@ class Upstream:
                 if self._stopping.wait(0.03):
                     return
             send({}, "stop")
-        elif last["role"] == "user" and "call " in last["content"]:
-            name = last["content"].split()[1]
+        elif name := _tool_to_call(request["messages"]):
             function = {"name": name, "arguments": "{}"}
-            send({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
+            number = sum(message["role"] == "tool" for message in request["messages"]) + 1
+            send({"tool_calls": [{"index": 0, "id": f"call_{number}", "type": "function", "function": function}]})
             send({}, "tool_calls")
         else:
             send({"content": f"I was told: {last['content']}"})
             send({}, "stop")
         handler.wfile.write(b"data: [DONE]\n\n")
+
+
+def _tool_to_call(messages: list[dict[str, Any]]) -> str:
+    """`call NAME` calls that tool once, `call NAME twice` again after its first result."""
+    last, asked = messages[-1], next(m for m in reversed(messages) if m["role"] == "user")
+    words = asked["content"].split() if isinstance(asked["content"], str) else []
+    if words[:1] != ["call"]:
+        return ""
+    results = sum(message["role"] == "tool" for message in messages[messages.index(asked) :])
+    is_due = last is asked or (words[2:3] == ["twice"] and results == 1)
+    return words[1] if is_due else ""
