@@ -31,6 +31,7 @@ MODEL_TURN: Final = "model.turn"
 THREAD_CHANGED: Final = "thread.changed"
 THREAD_DELETED: Final = "thread.deleted"
 INTERRUPT_DECIDED: Final = "interrupt.decided"
+AGENT_CHANGED: Final = "agent.changed"
 
 # a tool call
 TOOL_ALLOWED: Final = "tool.allowed"
@@ -56,6 +57,7 @@ CREDENTIAL_SET: Final = "credential.set"
 CREDENTIAL_REMOVED: Final = "credential.removed"
 CREDENTIAL_ROTATED: Final = "credential.rotated"
 OPENAPI_IMPORTED: Final = "openapi.imported"
+CONFIGURATION_APPLIED: Final = "configuration.applied"
 
 # a change that needs a second person
 CHANGE_PROPOSED: Final = "change.proposed"
