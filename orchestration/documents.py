@@ -12,6 +12,7 @@ from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
 from orchestration.models import Agent
+from tools.configuration.kinds import KindConfiguration, Specs, configure_kind
 from tools.documents import Spec, differences
 from tools.documents.fields import completed
 from tools.models import Tool
@@ -109,3 +110,34 @@ def _record(agent: Agent, changes: dict[str, dict[str, Any]], by: Actor, note: s
     details = {"name": agent.name, "note": note, "changes": changes}
     target = Target(agent._meta.label_lower, str(agent.pk))
     audit.record(actions.AGENT_CHANGED, actor=by, target=target, details=details)
+
+
+def _default_agent_first(specs: Specs) -> list[str]:
+    """The new default agent takes the place of the former one before that may say that it is none."""
+    return sorted(specs, key=lambda name: (not specs[name]["is_default"], name))
+
+
+def _pruned(name: str, spec: Spec) -> Spec | None:
+    """An agent with threads or runs is switched off, as in the console."""
+    agent = Agent.objects.get(slug=name)
+    return {**spec, "enabled": False} if agent.threads.exists() or agent.runs.exists() else None
+
+
+configure_kind(
+    "Agent",
+    KindConfiguration(
+        folder="agents",
+        name_pattern=r"^[a-zA-Z0-9_-]{1,64}$",
+        about="An agent, under its slug: its id in addresses.",
+        models=(Agent,),
+        meanings={
+            "title": "For people: what the agent is called.",
+            "description": "For people and other agents: what it is for.",
+            "enabled": "Off: it answers nobody.",
+            "max_output_tokens": "How long one answer of the model may be. Empty: the model's own limit.",
+        },
+        in_order=_default_agent_first,
+        pruned=_pruned,
+        is_kept=lambda name: Agent.objects.filter(slug=name, is_default=True).exists(),
+    ),
+)
