@@ -130,6 +130,7 @@ configure_kind(
         name_pattern=r"^[a-zA-Z0-9_-]{1,64}$",
         about="An agent, under its slug: its id in addresses.",
         models=(Agent,),
+        columns={"title": "name"},
         meanings={
             "title": "For people: what the agent is called.",
             "description": "For people and other agents: what it is for.",

@@ -72,7 +72,7 @@ def test_a_new_default_agent_takes_the_place_of_the_one_before(seeded_default: A
     response = client.post(page_of(agent), form(name=agent.name, is_default="on"))
     assert response.status_code == 302, text_of(response)
     assert [found.pk for found in Agent.objects.filter(is_default=True)] == [agent.pk]
-    recorded = AuditEvent.objects.filter(action="console.changed", target_kind="orchestration.agent")
+    recorded = AuditEvent.objects.filter(action="agent.changed", target_kind="orchestration.agent")
     assert {str(agent.pk), str(seeded_default.pk)} <= set(recorded.values_list("target_id", flat=True))
 
 

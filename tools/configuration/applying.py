@@ -167,7 +167,8 @@ class _Apply:
                 self._rehearse(steps)
         changes = [] if self._problems else self._submitted(steps)
         unchanged = sum(step.before == step.after for step in steps)
-        return Outcome(tuple(changes), unchanged, tuple(self._problems), tuple(self._warnings))
+        problems = sorted(self._problems, key=lambda problem: (problem.file, problem.line))
+        return Outcome(tuple(changes), unchanged, tuple(problems), tuple(self._warnings))
 
     # --- what is to be done
 

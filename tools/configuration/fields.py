@@ -49,10 +49,11 @@ class FieldDescription:
 def described_fields(kind: DocumentKind) -> list[FieldDescription]:
     """All fields of the kind, in their order."""
     configuration = configuration_of(kind)
-    return [
-        _described(name, kind_of, default, configuration.meanings.get(name, ""), _column(configuration.models, name))
-        for name, (kind_of, default) in fields_of(kind).items()
-    ]
+    described = []
+    for name, (kind_of, default) in fields_of(kind).items():
+        column = _column(configuration.models, configuration.columns.get(name, name))
+        described.append(_described(name, kind_of, default, configuration.meanings.get(name, ""), column))
+    return described
 
 
 def _column(owners: tuple[type[models.Model], ...], name: str) -> Any:

@@ -125,4 +125,6 @@ def _default(field: FieldDescription) -> str:
         return "must be given"
     if field.default in ("", [], None):
         return "empty" if field.type in (str, list) else "none"
-    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"

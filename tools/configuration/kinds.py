@@ -51,8 +51,12 @@ class KindConfiguration:
     """One sentence for the documentation."""
     models: tuple[type[models.Model], ...] = ()
     """Whose fields' help texts, choices and bounds describe the fields of the spec."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Names of the models' fields, where they differ from those of the spec."""
     meanings: Mapping[str, str] = field(default_factory=dict)
     """What fields mean, where the models do not say it."""
+    hint_of_required: str = ""
+    """What to add where a field that must be given is not."""
     defaults: Callable[[str], Spec | None] = lambda name: None
     """What a thing of this name says of itself, before the file does; None: the kind's own defaults."""
     in_order: Callable[[Specs], list[str]] = _alphabetically
@@ -124,7 +128,7 @@ def _review_tool(name: str, before: Spec | None, after: Spec) -> Review:
     """What says how a function is called follows the code: with anything else its calls fail."""
     function = get_function(name)
     if function is None:
-        return Review(warnings=_warnings_of_other_schemas(after))
+        return Review(warnings=_warnings_of_unknown_arguments(after))
     in_code = definition_in_code(function).as_dict()
     others = [field for field in sorted(FOLLOWS_THE_CODE) if after[field] != in_code[field]]
     changed = [field for field in others if before is None or before[field] != after[field]]
@@ -137,14 +141,19 @@ def _review_tool(name: str, before: Spec | None, after: Spec) -> Review:
     return Review(dict.fromkeys(changed, refusal), tuple(warnings))
 
 
-def _warnings_of_other_schemas(spec: Spec) -> tuple[str, ...]:
-    if spec["handler_type"] != HandlerType.PYTHON_FUNCTION:
-        return ()
-    called = spec["handler"].get("function")
+def _warnings_of_unknown_arguments(spec: Spec) -> tuple[str, ...]:
+    """A tool of another name on a function of the service may narrow its arguments, but cannot add any."""
+    called = spec["handler"].get("function") if spec["handler_type"] == HandlerType.PYTHON_FUNCTION else None
     function = get_function(called) if isinstance(called, str) else None
-    if function is None or function.definition.input_schema == spec["input_schema"]:
+    if function is None or function.definition.input_schema.get("additionalProperties", True) is not False:
         return ()
-    return (f"input_schema is not that of the function {called!r}: calls with arguments that it does not know fail.",)
+    unknown = sorted({*_arguments(spec["input_schema"])} - {*_arguments(function.definition.input_schema)})
+    return (f"The function {called!r} does not know the arguments {', '.join(unknown)}.",) if unknown else ()
+
+
+def _arguments(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = schema.get("properties", {})
+    return properties if isinstance(properties, dict) else {}
 
 
 configure_kind(
@@ -160,6 +169,7 @@ configure_kind(
             "handler_type": "What carries out a call.",
             "timeout_seconds": "A call is cancelled after it.",
         },
+        hint_of_required="Only tools that are functions of this service, under their names, may leave it out.",
         defaults=_tool_defaults,
         review=_review_tool,
         pruned=lambda name, spec: {**spec, "enabled": False},

@@ -14,7 +14,7 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError
 
 from tools.configuration.json_schema import API_VERSION
-from tools.configuration.kinds import completed_spec, exported_kind, fields_of
+from tools.configuration.kinds import completed_spec, configuration_of, exported_kind, fields_of
 from tools.configuration.texts import did_you_mean
 from tools.configuration.yaml_values import YamlDocument, read_yaml
 from tools.documents import DocumentKind, Spec, UnknownKindError
@@ -211,7 +211,8 @@ class _Envelope:
             complete = completed_spec(kind, self._name, spec)
         except ValidationError as error:
             for name, message in messages_by_field(error):
-                self._problem(message, name)
+                hint = configuration_of(kind).hint_of_required if name not in spec else ""
+                self._problem(f"{message} {hint}".strip(), name)
             return None
         if self.problems:
             return None

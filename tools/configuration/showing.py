@@ -123,10 +123,10 @@ def _field(name: str, before: Any, after: Any, paint: Paint) -> Iterator[str]:
 
 
 def _unified(before: Iterable[str], after: Iterable[str]) -> Iterator[str]:
-    """The lines that differ with two around them, without the heads that name files."""
+    """The lines that differ with two around them, without the heads."""
     lines = unified_diff(list(before), list(after), n=2, lineterm="")
     for number, line in enumerate(lines):
-        if number > 1:
+        if number > 2:
             yield "..." if line.startswith("@@") else line
 
 
