@@ -21,7 +21,7 @@ import audit
 from audit import actions
 from audit.actor import Actor
 from tools.changes import needs_second_person, submit
-from tools.configuration.kinds import configuration_of, exported_kinds, in_order
+from tools.configuration.kinds import CircularReferenceError, configuration_of, exported_kinds, in_order
 from tools.configuration.reading import FileDocument, Problem, messages_by_field
 from tools.configuration.secrets import known_secrets
 from tools.documents import Document, DocumentKind, Spec, differences
@@ -178,9 +178,8 @@ class _Apply:
             own = {document.name: document for document in self.documents if document.kind.name == kind.name}
             try:
                 names = in_order(kind, {name: document.spec for name, document in own.items()})
-            except ValidationError as error:
-                for name, message in messages_by_field(error):
-                    self._problems.append(own[name].problem(message))
+            except CircularReferenceError as error:
+                self._problems += [own[name].problem(text, error.field) for name, text in error.messages.items()]
                 continue
             for name in names:
                 yield _Step(kind, name, kind.read(name), own[name].spec, own[name])

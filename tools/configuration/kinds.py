@@ -5,12 +5,11 @@ Rooms above this one describe their own kinds with `configure_kind`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, TypeAlias
 
-from django.core.exceptions import ValidationError
 from django.db import models
 
 from tools.configuration.texts import did_you_mean
@@ -26,6 +25,15 @@ Fields: TypeAlias = Mapping[str, tuple[type, Any]]
 Specs: TypeAlias = Mapping[str, Spec]
 
 _RULE_NAME_PATTERN: Final = rf"^({TOOL_NAME_PATTERN[1:-1]}|\*)/({ROLE_NAME_PATTERN[1:-1]}|\*)$"
+
+
+class CircularReferenceError(Exception):
+    """Things of the files refer to themselves through each other: a message for each, by name; `field` is where."""
+
+    def __init__(self, field: str, messages: Mapping[str, str]) -> None:
+        super().__init__(f"{field}: {', '.join(messages)}")
+        self.field = field
+        self.messages = messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class KindConfiguration:
     defaults: Callable[[str], Spec | None] = lambda name: None
     """What a thing of this name says of itself, before the file does; None: the kind's own defaults."""
     in_order: Callable[[Specs], list[str]] = _alphabetically
-    """In which order things of the files are written: what others refer to first. Raises ValidationError keyed by name."""
+    """In which order things of the files are written: what others refer to first. Raises CircularReferenceError."""
     review: Callable[[str, Spec | None, Spec], Review] = lambda name, before, after: Review()
     """What files may not change although the kind itself would allow it, and what is worth a warning."""
     pruned: Callable[[str, Spec], Spec | None] = lambda name, spec: None
@@ -109,7 +117,7 @@ def completed_spec(kind: DocumentKind, name: str, said: Spec) -> Spec:
 
 
 def in_order(kind: DocumentKind, specs: Specs) -> list[str]:
-    """The names in the order in which they can be written; raises ValidationError keyed by name."""
+    """The names in the order in which they can be written; raises CircularReferenceError."""
     return configuration_of(kind).in_order(specs)
 
 
@@ -190,16 +198,19 @@ def _roles_in_order(specs: Specs) -> list[str]:
             ).static_order()
         )
     except CycleError:
-        raise ValidationError(dict(_circles(specs, finally_inherits))) from None
+        circles = dict(_circles(specs, finally_inherits))
+        if not circles:  # roles that no file names: the check of each document decides
+            return sorted(specs)
+        raise CircularReferenceError("inherits", circles) from None
     return [name for name in order if name in specs]
 
 
-def _circles(specs: Specs, finally_inherits: Mapping[str, frozenset[str]]) -> Iterable[tuple[str, list[str]]]:
+def _circles(specs: Specs, finally_inherits: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
     for name, spec in specs.items():
         try:
             check_inheritance(name, frozenset(spec["inherits"]), finally_inherits)
         except CircularRoleError as error:
-            yield name, [f"{str(error)[0].upper()}{str(error)[1:]}."]
+            yield name, f"{str(error)[0].upper()}{str(error)[1:]}."
 
 
 configure_kind(

@@ -41,13 +41,13 @@ def plan_lines(outcome: Outcome, *, paint: Paint, with_differences: bool) -> Ite
             yield f"    {', '.join(change.differences)}"
 
 
-def summary(outcome: Outcome, *, dry_run: bool) -> str:
-    """The last line: how much there is of what."""
+def summary(outcome: Outcome, *, done: bool) -> str:
+    """The last line: how much was done, or is to be done."""
     counts = Counter(change.action for change in outcome.changes if change.state is State.LIVE)
     words = {Action.CREATE: "create", Action.CHANGE: "change", Action.REMOVE: "remove"}
-    if not dry_run:
+    if done:
         words = {action: f"{word.removesuffix('e')}ed" for action, word in words.items()}
-    said = [f"{counts[action]} {'to ' if dry_run else ''}{word}" for action, word in words.items() if counts[action]]
+    said = [f"{counts[action]} {'' if done else 'to '}{word}" for action, word in words.items() if counts[action]]
     states = Counter(change.state for change in outcome.changes)
     said += [
         f"{states[state]} {state.value.replace('_', ' ')}"
@@ -56,7 +56,7 @@ def summary(outcome: Outcome, *, dry_run: bool) -> str:
     ]
     if not said:
         return f"No changes: {_things(outcome.unchanged)} as the files say."
-    return f"{', '.join(said)}; {outcome.unchanged} unchanged.{' Nothing was written: dry run.' if dry_run else ''}"
+    return f"{', '.join(said)}; {outcome.unchanged} unchanged."
 
 
 def as_json(outcome: Outcome, *, dry_run: bool, written: bool) -> dict[str, Any]:

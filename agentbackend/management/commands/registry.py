@@ -141,17 +141,18 @@ class Command(BaseCommand):
 
         try:
             if dry_run or options["yes"]:
-                outcome = run(dry_run=dry_run)
-            else:
-                plan = run(dry_run=True)
-                outcome = run(dry_run=False, expected=plan) if self._agreed(plan, options) else plan
+                self._end(run(dry_run=dry_run), options, dry_run=dry_run)
+                return
+            plan = run(dry_run=True)
+            agreed = self._agreed(plan, options)
+            outcome = run(dry_run=False, expected=plan) if agreed else plan
         except PlanChangedError:
             raise CommandError(
                 "The registry has changed since this plan was made: nothing was written. Try again."
             ) from None
         except OperationalError as error:
             raise CommandError(f"Nothing was written; try again: {str(error).splitlines()[0]}") from error
-        self._end(outcome, options, dry_run=dry_run)
+        self._end(outcome, options, dry_run=False, was_shown=agreed)
 
     def _agreed(self, plan: Outcome, options: dict[str, Any]) -> bool:
         """Whether a person agrees to the plan; not asked where there is nothing to agree to."""
@@ -161,19 +162,32 @@ class Command(BaseCommand):
             raise CommandError(
                 "Nothing was written: there is nobody to ask, so say --yes (or --dry-run to see the plan)."
             )
+        self._write_warnings(plan)
         self._write_plan(plan, with_differences=True, forced=options["force_color"])
-        self.stdout.write(summary(plan, dry_run=True))
-        if input("Write this? [y/N] ").strip().lower() not in ("y", "yes"):
+        self.stdout.write(summary(plan, done=False))
+        try:
+            answer = input("Write this? [y/N] ")
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was written.")
         return True
 
-    def _end(self, outcome: Outcome, options: dict[str, Any], *, dry_run: bool) -> None:
+    def _end(self, outcome: Outcome, options: dict[str, Any], *, dry_run: bool, was_shown: bool = False) -> None:
         """Tell what was done, and end with the exit code that says it."""
         written = not dry_run and not outcome.problems and bool(outcome.changes)
         if options["format"] == "json":
             self.stdout.write(_json(as_json(outcome, dry_run=dry_run, written=written)))
+        elif outcome.problems:
+            self._write_warnings(outcome)
+            self._write_problems(outcome)
         else:
-            self._tell(outcome, dry_run=dry_run, options=options)
+            if not was_shown:
+                self._write_warnings(outcome)
+                self._write_plan(outcome, with_differences=dry_run or options["diff"], forced=options["force_color"])
+            self.stdout.write(summary(outcome, done=not dry_run))
+            if dry_run and outcome.changes:
+                self.stdout.write("Nothing was written: this was a dry run.")
         if outcome.problems:
             sys.exit(PROBLEMS)
         if dry_run and outcome.changes and (options["exit_code"] or options["check"]):
@@ -181,17 +195,15 @@ class Command(BaseCommand):
         if not dry_run and outcome.waits:
             sys.exit(WAITING)
 
-    def _tell(self, outcome: Outcome, *, dry_run: bool, options: dict[str, Any]) -> None:
+    def _write_warnings(self, outcome: Outcome) -> None:
         for warning in outcome.warnings:
-            self.stderr.write(f"warning: {shown(str(warning))}", self.style.WARNING)
-        if outcome.problems:
-            for problem in outcome.problems:
-                self.stderr.write(shown(str(problem)))
-            number = len(outcome.problems)
-            self.stderr.write(f"{number} problem{'s' if number > 1 else ''}: nothing was written.")
-            return
-        self._write_plan(outcome, with_differences=dry_run or options["diff"], forced=options["force_color"])
-        self.stdout.write(summary(outcome, dry_run=dry_run))
+            self.stderr.write(f"warning: {shown(str(warning))}")
+
+    def _write_problems(self, outcome: Outcome) -> None:
+        for problem in outcome.problems:
+            self.stderr.write(shown(str(problem)))
+        number = len(outcome.problems)
+        self.stderr.write(f"{number} problem{'s' if number > 1 else ''}: nothing was written.")
 
     def _write_plan(self, outcome: Outcome, *, with_differences: bool, forced: bool) -> None:
         style = self.style if self.stdout.isatty() or forced else no_style()
