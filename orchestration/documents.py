@@ -51,12 +51,11 @@ class AgentKind:
         if agent is None:
             return None
         own = {field: getattr(agent, field) for field in self.fields if field not in ("title", "tools")}
-        return {**dict.fromkeys(self.fields), "title": agent.name, **own, "tools": sorted(set(agent.tools))}
+        return _arranged({**dict.fromkeys(self.fields), "title": agent.name, **own, "tools": agent.tools})
 
     def complete(self, spec: Spec) -> Spec:
         """Only the title must be given. Tools sorted, each once."""
-        found = completed(spec, self.fields, nullable=_NULLABLE)
-        return {**found, "tools": sorted(set(found["tools"]))}
+        return _arranged(completed(spec, self.fields, nullable=_NULLABLE))
 
     def check(self, name: str, spec: Spec) -> None:
         """As the form does: tools of the registry (or that it has already), and the rule of the default agent."""
@@ -100,6 +99,12 @@ class AgentKind:
         for agent in Agent.objects.select_for_update().filter(is_default=True).exclude(slug=successor):
             Agent.objects.filter(pk=agent.pk).update(is_default=False)
             _record(agent, {"is_default": {"before": True, "after": False}}, by, note)
+
+
+def _arranged(spec: Spec) -> Spec:
+    """Each tool once, sorted; lines that end as in files, not as browsers send them."""
+    texts = {field: spec[field].replace("\r\n", "\n") for field in ("description", "instructions")}
+    return {**spec, **texts, "tools": sorted(set(spec["tools"]))}
 
 
 def _columns(spec: Spec) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class AgentAdmin(ModelAdmin):
         (None, {"fields": (("name", "slug"), "description", ("enabled", "is_default"))}),
         ("Behaviour", {"fields": ("instructions",)}),
         ("Model", {"fields": (("model", "temperature"), ("max_output_tokens", "max_iterations"))}),
-        ("Kept", {"fields": (("history_token_budget", "event_retention_days"),)}),
+        ("History", {"fields": (("history_token_budget", "event_retention_days"),)}),
         ("Tools", {"fields": ("tools",)}),
     )  # fmt: skip
 

@@ -128,6 +128,10 @@ def test_saving_what_is_there_already_changes_nothing():
     assert not AuditEvent.objects.filter(actor_id=f"console:{user.pk}", action="agent.changed").exists()
 
 
+def test_lines_are_kept_as_files_end_them_not_as_browsers_do():
+    assert added(instructions="One.\r\nTwo.").instructions == "One.\nTwo."
+
+
 def test_each_problem_stands_at_its_field():
     values = form(temperature="9", name="")
     page = text_of(member_of("Administrators").post(f"{AGENTS}add/", values))
