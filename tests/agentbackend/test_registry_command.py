@@ -252,6 +252,26 @@ def test_what_was_removed_comes_back_from_its_export_as_it_was(files: Files, tmp
     assert registry("export", *arguments).output == exported.output
 
 
+def test_a_tool_of_a_remote_server_stands_in_files_as_it_is_pinned(files: Files):
+    pinned = "ab" * 32
+    text = (
+        "kind: Tool\nname: NAME-remote\nspec:\n  title: Search\n  description: Searches.\n  input_schema: {type: object}\n"
+        f"  handler_type: mcp_tool\n  handler: {{server: NAME-server, tool: search, pinned: {pinned}}}\n---\n"
+        "kind: RemoteServer\nname: NAME-server\nspec: {url: 'https://mcp.example.com/mcp'}"
+    )
+    assert files.apply(text).code == 0
+
+    exported = registry("export", "--kind", "Tool", "--name", files.named("remote")).output
+    assert exported.splitlines()[-5:] == [
+        "  handler_type: mcp_tool",
+        "  handler:",
+        f"    pinned: {pinned}",
+        f"    server: {files.named('server')}",
+        "    tool: search",
+    ]
+    assert files.apply(text, "--check").code == 0
+
+
 def test_an_export_leaves_out_what_is_understood(files: Files):
     files.apply(EVERYTHING)
 
@@ -524,7 +544,7 @@ def test_a_new_default_agent_may_stand_beside_the_former_one_that_steps_back(fil
 
 
 def test_a_mistake_in_the_command_line_ends_with_1_because_2_means_changes():
-    for arguments in (["apply", "x.yaml", "--chek"], ["aply"], []):
+    for arguments in (["apply", "x.yaml", "--chek"], ["aply"]):
         done = subprocess.run(
             [sys.executable, "manage.py", "registry", *arguments],
             cwd=service_settings.BASE_DIR, capture_output=True, timeout=60, check=False,

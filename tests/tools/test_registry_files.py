@@ -144,6 +144,7 @@ HEAD = "apiVersion: agentbackend/v1\n"
         (HEAD + "kind: Role\nname: 12", ":3: document 1, Role, name: Expected a text: what the thing is called."),
         (HEAD + "kind: [x]\nname: a", ":2: document 1, a, kind: Expected a text: the kind of thing, like Tool."),
         (HEAD + "kind: role\nname: a", ":2: document 1, role a, kind: There is no kind 'role'. Did you mean 'Role'?"),
+        (HEAD + "kind: Credential\nname: A_KEY", "Things of the kind 'Credential' do not stand in files."),
         (HEAD + "kind: Role\nname: a\nspecs: {}", "specs: There is no field 'specs' here. Did you mean 'spec'?"),
         (HEAD + "kind: Role\nname: a\nspec: text", ":4: document 1, Role a, spec: Expected an object."),
         (
