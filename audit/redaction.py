@@ -48,6 +48,8 @@ _SECRET_WORDS = frozenset(
         "secrets",
     }
 )
+# Fields of the registry that hold the names of secrets, or where they go, and never a secret.
+_NAMES_OF_SECRETS = frozenset({"required_credentials", "credential_placement", "credential_header"})
 _TOKEN_WORDS = frozenset({"token", "tokens"})
 _KEY_KINDS = frozenset({"api", "access", "encryption", "private", "secret", "signing", "subscription", "vault"})
 _AUTHORIZATION_VALUE = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
@@ -59,6 +61,8 @@ def is_secret_name(name: str) -> bool:
     """Whether a key of this name holds a secret: `password`, `X-Api-Key`, `accessToken`, `client_secret`,
     ...
     """
+    if name in _NAMES_OF_SECRETS:
+        return False
     words = [word.lower() for word in _WORDS.findall(name)]
     if not _SECRET_WORDS.isdisjoint(words) or not _TOKEN_WORDS.isdisjoint(words):
         return True

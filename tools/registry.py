@@ -204,7 +204,12 @@ def _by_tool(rows: list[Any], make: Callable[..., Rule]) -> dict[str | None, lis
 
 
 def _condition(role: str, schema: Any, reason: str) -> ArgumentCondition:
-    return ArgumentCondition(role, orjson.dumps(schema), reason)
+    """A rule that cannot be read refuses everything that it binds: it stands for a bound that somebody wanted."""
+    try:
+        return ArgumentCondition(role, orjson.dumps(schema), reason)
+    except TypeError:
+        logger.exception("a rule on arguments cannot be read and refuses all", extra={"role": role})
+        return ArgumentCondition(role, b"false", reason)
 
 
 def _snapshot(
@@ -218,12 +223,16 @@ def _snapshot(
     servers: list[RegisteredServer],
 ) -> Snapshot:
     for_all = denies.get(None, [])
-    registered = (
-        _registered(row, (*for_all, *denies.get(row[0], ())), tuple(conditions.get(row[0], ()))) for row in tools
-    )
+    readable: dict[str, RegisteredTool] = {}
+    for name, *row in tools:
+        try:
+            of_tool = (*for_all, *denies.get(name, ())), tuple(conditions.get(name, ()))
+            readable[name] = _registered((name, *row), *of_tool)
+        except (TypeError, ValueError):  # one tool that cannot be read must not take the others with it
+            logger.exception("a tool cannot be read and is left out", extra={"tool": name})
     return Snapshot(
         revision=revision,
-        tools={tool.definition.name: tool for tool in registered},
+        tools=readable,
         inheritance={name: frozenset(inherited) for name, inherited in roles},
         vault=vault,
         servers={server.name: server for server in servers},

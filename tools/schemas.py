@@ -16,6 +16,7 @@ MAX_SCHEMA_BYTES: Final = 64 * 1024
 MAX_PROBLEMS_TOLD: Final = 5
 
 _MAX_MESSAGE_LENGTH = 300
+_OUT_OF_RANGE = 2**63
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
@@ -31,6 +32,8 @@ def check_schema(schema: object, *, of_object: bool) -> None:
         written = orjson.dumps(schema)
     except orjson.JSONEncodeError as error:
         raise InvalidSchemaError(f"The schema cannot be written as JSON: {error}.") from error
+    if number := _number_out_of_range(schema):
+        raise InvalidSchemaError(f"The number {number} is out of range: no more than 64 bits are taken.")
     if len(written) > MAX_SCHEMA_BYTES:
         raise InvalidSchemaError(f"The schema is larger than {MAX_SCHEMA_BYTES} bytes.")
     if schema.get("$schema", DIALECT) != DIALECT:
@@ -64,6 +67,16 @@ def _compile(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
         where = _path(getattr(error, "instance_path", []))
         raise InvalidSchemaError(f"{where}: {_shortened(getattr(error, 'message', str(error)))}") from error
+
+
+def _number_out_of_range(value: object) -> str:
+    """A number that PostgreSQL gives back as a whole number of more than 64 bits, as a text; empty when there is none."""
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, int | float):
+        return str(value) if abs(value) >= _OUT_OF_RANGE else ""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for item in inner if (found := _number_out_of_range(item))), "")
 
 
 def _refuse(uri: str) -> Any:

@@ -77,8 +77,19 @@ def differences(old: Definition | None, new: Definition) -> dict[str, dict[str, 
     return {
         name: {"before": before.get(name), "after": value}
         for name, value in after.items()
-        if old is None or before[name] != value
+        if old is None or not same_json(before[name], value)
     }
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same. Python's own comparison takes true for 1."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return bool(one == other)
 
 
 def check_definition(definition: Definition) -> None:
@@ -114,7 +125,7 @@ def publish_version(
         locked = Tool.objects.using(using).select_for_update().get(pk=tool.pk)
         current = locked.current_version
         served = Definition.of(current) if current else None
-        if current is not None and served == definition:
+        if current is not None and not differences(served, definition):
             return current
         version = _new_version(locked, definition, by=by, note=note, using=using)
         locked.current_version = version

@@ -1,6 +1,7 @@
 """The registry as runs see it: what is offered to whom, and how soon a change is seen."""
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,7 +10,7 @@ from django.conf import settings
 from agentbackend.foundation.database import Database
 from tests.tools.support import Door, ToolMaker, somebody
 from tools.calls import SideEffects, ToolOutcome
-from tools.models import CallerRole, Tool
+from tools.models import ArgumentRule, CallerRole, Tool, ToolVersion
 from tools.registry import ToolRegistry
 
 
@@ -167,3 +168,32 @@ async def test_without_any_snapshot_the_databases_error_is_raised():
     database = Database()
     with pytest.raises(Exception, match="not open"):
         await ToolRegistry(database).snapshot()
+
+
+async def test_one_tool_that_cannot_be_read_leaves_the_others_alone(door: Door, make_tool: ToolMaker):
+    name, other = await make_tool(greet), await make_tool(greet)
+    version = await ToolVersion.objects.aget(tool__name=name)
+    changed = ToolVersion(
+        **{**_values(version), "number": 2, "input_schema": {"type": "object", "maxProperties": 1e30}}
+    )
+    await changed.asave(force_insert=True)
+    await Tool.objects.filter(name=name).aupdate(current_version=changed)
+
+    assert (await door.call(other, {"name": "Ada"})).ok
+    assert (await door.call(name, {"name": "Ada"})).outcome is ToolOutcome.UNKNOWN_TOOL
+
+
+async def test_a_rule_on_arguments_that_cannot_be_read_refuses_all(door: Door, make_tool: ToolMaker):
+    name, other = await make_tool(greet), await make_tool(greet)
+    tool = await Tool.objects.aget(name=name)
+    await ArgumentRule.objects.acreate(tool=tool, schema={"maxProperties": 1e30}, reason="because")
+
+    assert (await door.call(other, {"name": "Ada"})).ok
+    assert (await door.call(name, {"name": "Ada"})).outcome is ToolOutcome.DENIED
+
+
+def _values(version: ToolVersion) -> dict[str, Any]:
+    left_out = {"id", "created_at"}
+    return {
+        field.attname: getattr(version, field.attname) for field in version._meta.fields if field.name not in left_out
+    }

@@ -53,6 +53,14 @@ def test_saving_without_a_change_makes_no_version(tool: Tool):
     assert tool.versions.count() == 1
 
 
+def test_true_is_not_taken_for_one(tool: Tool):
+    for default in (1, True):
+        schema = {"type": "object", "properties": {"x": {"default": default}}}
+        publish(tool, input_schema=schema)
+    assert tool.versions.count() == 2
+    assert tool.current_version.input_schema["properties"]["x"]["default"] is True
+
+
 def test_what_is_seen_moves_the_digest_and_how_it_is_governed_does_not(tool: Tool):
     first = publish(tool)
     governed = publish(tool, required_role="admin", timeout_seconds=5.0)
@@ -112,6 +120,7 @@ def test_going_back_to_a_version_that_there_is_not_is_refused(tool: Tool):
         ({"input_schema": {"type": "strin"}}, "input_schema", "type"),
         ({"input_schema": {"type": "array"}}, "input_schema", '"type": "object"'),
         ({"input_schema": []}, "input_schema", "must be a JSON object"),
+        ({"input_schema": {"type": "object", "maxProperties": 1e30}}, "input_schema", "out of range"),
         ({"input_schema": {"type": "object", "$ref": "http://127.0.0.1/x"}}, "input_schema", "127.0.0.1"),
         ({"input_schema": {"type": "object", "$ref": "file:///etc/passwd"}}, "input_schema", "not followed"),
         ({"input_schema": {"type": "object", "$ref": "#/nowhere"}}, "input_schema", "does not exist"),
