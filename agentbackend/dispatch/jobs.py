@@ -6,6 +6,7 @@ may be lost, done twice or done late without harm; the engine's sweep queues aga
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,6 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import Status
 from procrastinate.tasks import Task
-from procrastinate.types import TimeDeltaParams
 
 from agentbackend.foundation.database import Database
 from orchestration.retention import expire_event_logs, pack_ended_runs
@@ -34,7 +34,7 @@ MAINTENANCE = "maintenance"
 KEEP_HOURS = 24
 _BATCH = 200
 _MOST_BATCHES = 50
-_LATER_SECONDS = 1
+_LATER_SECONDS = 0.3
 _RUNS_OF_A_JOB = 20
 
 
@@ -88,11 +88,10 @@ class Jobs:
             await self._defer(self._take_up_runs, f"runs.take_up_all:{number}", run_ids=some)
 
     @staticmethod
-    async def _defer(task: Task[..., Any, ...], lock: str, later_seconds: int = 0, **arguments: Any) -> None:
+    async def _defer(task: Task[..., Any, ...], lock: str, **arguments: Any) -> None:
         """Queue a job, unless one with this lock waits already."""
-        schedule: TimeDeltaParams | None = {"seconds": later_seconds} if later_seconds else None
         with suppress(AlreadyEnqueued):
-            await task.configure(queueing_lock=lock, schedule_in=schedule).defer_async(**arguments)
+            await task.configure(queueing_lock=lock).defer_async(**arguments)
 
     async def waiting(self) -> dict[str, int]:
         """Jobs by status, over all queues: todo, doing, failed, ..."""
@@ -104,8 +103,10 @@ class Jobs:
     async def _carry_out(self, run_id: str) -> None:
         if self._engine.has_room:
             await self._engine.adopt(UUID(run_id))
-        else:  # another process, or this one a little later
-            await self._defer(self._carry_out_run, f"runs.carry_out:{run_id}", _LATER_SECONDS, run_id=run_id)
+        else:
+            # For another process, or this one a little later. Not scheduled: scheduled jobs are only found by polling.
+            await asyncio.sleep(_LATER_SECONDS)
+            await self._defer(self._carry_out_run, f"runs.carry_out:{run_id}", run_id=run_id)
 
     async def _take_up(self, run_ids: list[str]) -> None:
         """What this process has no room for is found by the next sweep."""
