@@ -36,8 +36,8 @@ def python_function_help() -> SafeString:
 
 def http_endpoint_help() -> SafeString:
     """What a request is made of."""
-    return format_html(
-        "<p>One HTTP request for each call. <code>url</code> takes arguments into its path as <code>{{name}}</code>; "
+    return SafeString(
+        "<p>One HTTP request for each call. <code>url</code> takes arguments into its path as <code>{name}</code>; "
         "<code>parameters</code> says where the others go (<code>path</code>, <code>query</code>, <code>header</code>, "
         "<code>body</code>); <code>credentials</code> places those that the tool requires (<code>bearer</code>, "
         "<code>header</code>, <code>basic</code>, <code>query</code>); <code>response.pointer</code> takes a part of the "
@@ -47,7 +47,7 @@ def http_endpoint_help() -> SafeString:
 
 def mcp_tool_help() -> SafeString:
     """Where such tools come from."""
-    return format_html(
+    return SafeString(
         "<p>A tool of a registered MCP server, as it was when it was imported. Import it on the page of the server rather "
         "than writing this by hand: <code>pinned</code> is the digest of what was imported.</p>"
     )
