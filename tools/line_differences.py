@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tools.documents import Spec, differences
 
 LINES_AROUND: Final = 3
+_FROM_THE_FIRST_LINE = re.compile(r"@@ -[01](,|\s)")  # nothing was skipped before it
 _KINDS = {"+": "added", "-": "removed", "@": "skipped"}
 
 
@@ -39,7 +41,7 @@ def field_differences(before: Spec, after: Spec) -> list[FieldDifference]:
 def line_differences(before: str, after: str) -> list[Line]:
     """A unified difference of two texts, without its heading."""
     found = difflib.unified_diff(before.splitlines(), after.splitlines(), n=LINES_AROUND, lineterm="")
-    return [_line(text) for text in list(found)[2:]]
+    return [_line(text) for text in list(found)[2:] if not _FROM_THE_FIRST_LINE.match(text)]
 
 
 def _of_field(name: str, before: Any, after: Any) -> FieldDifference:

@@ -26,7 +26,12 @@ from tools.tool_changes import TOOL_KIND, check_change
 from tools.versions import Definition
 
 _HELP = {field.name: field.help_text for field in ToolVersion._meta.fields}
-_DEFAULTS = Definition(title="", description="", input_schema={"type": "object", "properties": {}})
+_DEFAULTS = Definition(
+    title="",
+    description="",
+    input_schema={"type": "object", "properties": {}},
+    handler=HANDLER_TEMPLATES[HandlerType.PYTHON_FUNCTION.value],
+)
 DEFINITION_FIELDS = tuple(Definition.__slots__)
 ROLE_NAMES_LIST = "caller-roles"  # the datalist of described roles, in templates/admin/tools/tool/head.html
 
@@ -88,7 +93,8 @@ class ToolForm(forms.ModelForm):
         forms.CharField(max_length=128),
         required=False,
         widget=UnfoldAdminTextInputWidget,
-        help_text=f"{_HELP['required_credentials']} Separated by commas.",
+        help_text="Names of credentials in the vault or the environment, separated by commas. Their values go to the handler, "
+        "never to the model.",
     )
     required_role = forms.CharField(
         required=False, max_length=64, widget=UnfoldAdminTextInputWidget, help_text=_HELP["required_role"]

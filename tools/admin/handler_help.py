@@ -11,7 +11,7 @@ from tools.models import HandlerType
 from tools.python_functions import registered_functions
 
 HANDLER_TEMPLATES: Final[dict[str, dict[str, Any]]] = {
-    HandlerType.PYTHON_FUNCTION.value: {"function": "calculator_tool"},
+    HandlerType.PYTHON_FUNCTION.value: {"function": ""},
     HandlerType.HTTP_ENDPOINT.value: {
         "method": "GET",
         "url": "https://api.example.com/cities/{city}",

@@ -50,6 +50,11 @@ from tools.tool_changes import TOOL_KIND, pending_change, switch
 from tools.versions import Definition
 
 MOST_ROLES = 200
+_KINDS: dict[str, str] = {
+    HandlerType.PYTHON_FUNCTION: "function",
+    HandlerType.HTTP_ENDPOINT: "HTTP",
+    HandlerType.MCP_TOOL: "MCP",
+}
 
 
 @admin.register(Tool)
@@ -67,7 +72,7 @@ class ToolAdmin(ModelAdmin):
         "shown_tags",
         "remote",
         "owner",
-        "updated_at",
+        "changed",
     )
     list_filter = (EnabledFilter, HandlerTypeFilter, RoleFilter, TagFilter, SideEffectsFilter)
     list_select_related = ("current_version", "remote_tool__server__health")
@@ -96,7 +101,7 @@ class ToolAdmin(ModelAdmin):
                 "classes": ("tab",),
             },
         ),
-        ("Who may call it", {"fields": ("required_role", "side_effects", "approval_required"), "classes": ("tab",)}),
+        ("Access", {"fields": ("required_role", "side_effects", "approval_required"), "classes": ("tab",)}),
         (
             "Limits",
             {
@@ -154,6 +159,7 @@ class ToolAdmin(ModelAdmin):
         context = {
             "pages": pages_of(request, tool, "change") if tool else [],
             "waiting": waiting_text(proposal) if proposal else "",
+            "show_history": False,  # its versions are
             **_role_names(),
             **(extra_context or {}),
         }
@@ -339,7 +345,7 @@ class ToolAdmin(ModelAdmin):
 
     @display(description="Type")
     def kind(self, tool: Tool) -> str:
-        return tool.current_version.get_handler_type_display() if tool.current_version else ""
+        return _KINDS.get(tool.current_version.handler_type, "") if tool.current_version else ""
 
     @display(description="Version")
     def version(self, tool: Tool) -> str:
@@ -356,6 +362,10 @@ class ToolAdmin(ModelAdmin):
     @display(description="Tags")
     def shown_tags(self, tool: Tool) -> str:
         return ", ".join(tool.tags)
+
+    @display(description="Changed (UTC)", ordering="updated_at")
+    def changed(self, tool: Tool) -> str:
+        return f"{tool.updated_at:%Y-%m-%d %H:%M}"
 
     @display(description="Server")
     def remote(self, tool: Tool) -> SafeString:

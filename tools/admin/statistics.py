@@ -13,7 +13,7 @@ from audit import actions
 from audit.admin import linked
 from audit.admin_recording import record_console
 from audit.entry import Outcome, Target
-from tools.admin.tool_pages import VIEW, ToolPage, audit_link, badge, milliseconds, who
+from tools.admin.tool_pages import VIEW, ToolPage, audit_link, badge, event_link, milliseconds, who
 from tools.call_history import (
     LAST_CALLS,
     MOST_COUNTED,
@@ -97,7 +97,7 @@ def _bars(days: Days) -> list[dict[str, Any]]:
 
 def _row(call: PastCall) -> dict[str, Any]:
     return {
-        "time": linked("audit.auditevent", str(call.id), f"{call.at:%Y-%m-%d %H:%M:%S}"),
+        "time": event_link(call.id, f"{call.at:%Y-%m-%d %H:%M:%S}"),
         "who": who(call.actor_id),
         "role": call.role,
         "run": linked("run", str(call.run_id), str(call.run_id), "run") if call.run_id else _without_run(call),

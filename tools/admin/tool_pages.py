@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
@@ -74,7 +75,8 @@ class ToolPage(UnfoldModelAdminViewMixin, TemplateView):
         return found
 
     def get_context_data(self, **options: Any) -> dict[str, Any]:
-        context: dict[str, Any] = super().get_context_data(**options)
+        added = {name: value for name, value in options.items() if name not in self.kwargs}  # not the address's own
+        context: dict[str, Any] = super().get_context_data(**added)
         may_change = self.request.user.has_perm(CHANGE)
         return {
             **context,
@@ -138,6 +140,13 @@ def audit_link(search: str, text: str) -> SafeString:
     """A link to a search of the audit trail."""
     address = f"{reverse('admin:audit_auditevent_changelist')}?{urlencode({'q': search})}"
     return format_html('<a class="console-link" href="{}">{}</a>', address, text)
+
+
+def event_link(event_id: UUID, text: str) -> SafeString:
+    """A link to an event of the audit trail."""
+    return format_html(
+        '<a class="console-link" href="{}">{}</a>', reverse("admin:audit_auditevent_change", args=[event_id]), text
+    )
 
 
 def milliseconds(value: float | None) -> str:

@@ -12,7 +12,12 @@ import { colours, theme } from "./theme.js";
 
 const LINT_AFTER_MILLISECONDS = 300;
 
-for (const textarea of document.querySelectorAll('textarea[data-editor="json"]')) enhance(textarea);
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", enhanceAll);
+else enhanceAll();
+
+function enhanceAll() {
+  for (const textarea of document.querySelectorAll('textarea[data-editor="json"]')) enhance(textarea);
+}
 
 function enhance(textarea) {
   const label = document.querySelector(`label[for="${CSS.escape(textarea.id)}"]`);
