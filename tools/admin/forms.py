@@ -163,7 +163,8 @@ class ToolForm(forms.ModelForm):
     def document(self) -> Document:
         """What the form says. Whether the tool is on is not said here: it stays as it is."""
         said = {name: self.cleaned_data[name] for name in ("owner", "tags", *DEFINITION_FIELDS)}
-        return Document(TOOL_KIND, self.instance.name, {**said, "enabled": self.instance.enabled})
+        name = self.cleaned_data.get("name", self.instance.name)
+        return Document(TOOL_KIND, name, {**said, "enabled": self.instance.enabled})
 
     def _check(self, document: Document) -> None:
         """Each problem at its field."""
