@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.forms import Media
@@ -153,8 +154,8 @@ class ToolAdmin(ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The page of a tool's definition."""
-        tool = _find(object_id)
+        """The page of a tool's definition; a name in the address, as the audit trail writes it, does as well as an id."""
+        tool = _find(unquote(object_id))
         proposal = pending_change(tool.name) if tool else None
         context = {
             "pages": pages_of(request, tool, "change") if tool else [],
@@ -163,7 +164,8 @@ class ToolAdmin(ModelAdmin):
             **_role_names(),
             **(extra_context or {}),
         }
-        response: HttpResponse = super().change_view(request, object_id, form_url, context)
+        key = str(tool.pk) if tool else object_id
+        response: HttpResponse = super().change_view(request, key, form_url, context)
         return response
 
     def add_view(
@@ -184,9 +186,7 @@ class ToolAdmin(ModelAdmin):
         return tools.annotate(change_waits=Exists(waiting))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Tool | None:
-        """By id, or by name as the audit trail writes it. A change holds the row, so that no other undoes it."""
-        found = _find(object_id)
-        object_id = str(found.pk) if found else object_id
+        """A change holds the row, so that no other undoes it."""
         if request.method == "POST" and _is_uuid(object_id):
             Tool.objects.select_for_update().filter(pk=object_id).first()
         tool: Tool | None = super().get_object(request, object_id, from_field)

@@ -26,6 +26,10 @@ export const theme = EditorView.theme({
   ".cm-gutters": { border: "none", color: "var(--color-base-500)", backgroundColor: "var(--console-editor-margin)" },
   ".cm-activeLine": { backgroundColor: "rgb(99 102 241 / 7%)" },
   "&.cm-focused .cm-selectionBackground, .cm-selectionBackground": { backgroundColor: "rgb(99 102 241 / 25%)" },
+  // marks of text instead of the package's own, which are images in the style sheet: the content policy allows none
+  ".cm-lint-marker-error": { content: "normal", color: "var(--console-editor-invalid)", fontWeight: "700", textAlign: "center" },
+  ".cm-lint-marker-error::before": { content: '"!"' },
+  ".cm-lintRange-error": { backgroundImage: "none", textDecoration: "underline wavy var(--console-editor-invalid)" },
   ".cm-tooltip": { border: "1px solid var(--color-base-200)", color: "#1f2430", backgroundColor: "#fff" },
 });
 
