@@ -13,8 +13,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from audit.admin import linked
 from tools.admin.forms import IndentedJSONField
-from tools.admin.tool_pages import ToolPage, badge, credential_sources
-from tools.credentials import CredentialSource
+from tools.admin.tool_pages import ToolPage, badge, missing_credentials
 from tools.governance.explanations import AccessRules, rules_of
 from tools.governance.roles import ADMIN, USER
 from tools.models import ArgumentRule, CallerRole, DenyRule
@@ -85,7 +84,7 @@ class AccessPage(ToolPage):
                 )
                 for rule in ArgumentRule.objects.filter(tool=self.tool)
             ],
-            "missing": _missing(version.required_credentials if version else []),
+            "missing": missing_credentials(version.required_credentials if version else []),
         }
 
 
@@ -101,7 +100,3 @@ def answer(rules: AccessRules, role: str, role_id: Any, arguments: dict[str, Any
         reason=decision.reason_code,
         conditions=" ".join(f"{condition.reason}." if condition.reason else "A rule." for condition in binding),
     )
-
-
-def _missing(names: list[str]) -> list[str]:
-    return [name for name, source in credential_sources(names).items() if source is CredentialSource.NOWHERE]

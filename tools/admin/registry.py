@@ -35,7 +35,7 @@ from tools.admin.test_run import TrialPage
 from tools.admin.tool_filters import EnabledFilter, HandlerTypeFilter, RoleFilter, SideEffectsFilter, TagFilter
 from tools.admin.tool_pages import (
     badge,
-    credential_states,
+    credential_badges,
     page_address,
     pages_of,
     remote_state,
@@ -375,17 +375,17 @@ class ToolAdmin(ModelAdmin):
     @display(description="Their state")
     def credentials(self, tool: Tool) -> SafeString | str:
         names = tool.current_version.required_credentials if tool.current_version else []
-        return credential_states(names) or "It requires none."
+        return credential_badges(names) or "It requires none."
 
-    @display(description="")
+    @display(description="About this type")
     def python_function_help(self, tool: Tool) -> SafeString:
         return handler_help.python_function_help()
 
-    @display(description="")
+    @display(description="About this type")
     def http_endpoint_help(self, tool: Tool) -> SafeString:
         return handler_help.http_endpoint_help()
 
-    @display(description="")
+    @display(description="About this type")
     def mcp_tool_help(self, tool: Tool) -> SafeString:
         return handler_help.mcp_tool_help()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,8 +21,9 @@ from django.views.generic import TemplateView
 from unfold.views import UnfoldModelAdminViewMixin
 
 from audit.admin import linked
-from tools.credentials import CredentialSource, is_in_environment
-from tools.models import ChangeRequest, RemoteServerHealth, RemoteTool, StoredCredential, Tool
+from tools.credentials import CredentialSource
+from tools.models import ChangeRequest, RemoteServerHealth, RemoteTool, Tool
+from tools.stored_credentials import CredentialState, credential_states
 
 CHANGE = "tools.change_tool"
 VIEW = "tools.view_tool"
@@ -159,19 +160,6 @@ def milliseconds(value: float | None) -> str:
 # --- states
 
 
-def credential_sources(names: Iterable[str]) -> dict[str, CredentialSource]:
-    """Where the value of each of these credentials comes from: one query. The values are not looked at."""
-    wanted = list(names)
-    stored = set(StoredCredential.objects.filter(name__in=wanted).values_list("name", flat=True)) if wanted else set()
-    return {name: _source(name, stored) for name in wanted}
-
-
-def _source(name: str, stored: set[str]) -> CredentialSource:
-    if name in stored:
-        return CredentialSource.VAULT
-    return CredentialSource.ENVIRONMENT if is_in_environment(name) else CredentialSource.NOWHERE
-
-
 _SOURCE_BADGES: Mapping[CredentialSource, tuple[str, str]] = {
     CredentialSource.VAULT: ("in the vault", "success"),
     CredentialSource.ENVIRONMENT: ("in the environment", "success"),
@@ -179,10 +167,23 @@ _SOURCE_BADGES: Mapping[CredentialSource, tuple[str, str]] = {
 }
 
 
-def credential_states(names: Iterable[str]) -> SafeString:
-    """The credentials with where they come from."""
-    rows = ((name, badge(*_SOURCE_BADGES[source])) for name, source in credential_sources(names).items())
+def credential_badges(names: list[str]) -> SafeString:
+    """The credentials with where their values come from, each a link where it is stored; the values are not shown."""
+    rows = ((_credential(state), badge(*_SOURCE_BADGES[state.source], state.problem)) for state in _states(names))
     return format_html_join("", '<p class="console-row"><code>{}</code>{}</p>', rows)
+
+
+def missing_credentials(names: list[str]) -> list[str]:
+    """Those without a value that can be used: calls fail for everybody."""
+    return [state.name for state in _states(names) if state.source is CredentialSource.NOWHERE]
+
+
+def _states(names: list[str]) -> list[CredentialState]:
+    return credential_states(names) if names else []
+
+
+def _credential(state: CredentialState) -> str:
+    return linked("tools.storedcredential", str(state.stored.pk), state.name) if state.stored else state.name
 
 
 def remote_state(remote: RemoteTool | None, health: RemoteServerHealth | None) -> SafeString:

@@ -7,7 +7,7 @@ import { EditorView } from "@codemirror/view";
 export const theme = EditorView.theme({
   "&": {
     maxWidth: "56rem",
-    border: "1px solid var(--color-base-200)",
+    border: "1px solid var(--console-editor-line)",
     borderRadius: "6px",
     fontSize: "12.5px",
     color: "var(--console-editor-text)",
