@@ -44,6 +44,9 @@ bench: development ## all benchmarks (benchmarks/README.md)
 playground: ## bundle the playground's scripts (needs Node 20 or newer)
 	cd orchestration/playground && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
 
+editor: ## bundle the JSON editor of the console's tool pages (needs Node 20 or newer)
+	cd tools/console && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
+
 runtime:
 	@python="$$($(find_python))"; $(say_without_python); exec "$$python" .ci/install.py requirements.txt
 

@@ -96,7 +96,8 @@ class CallContext:
     """For whom and for what a call is made.
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
-    (the console). `approved`: a person has said yes to this very call. `progress` is told how far a long call is.
+    (the console). `approved`: a person has said yes to this very call. `allow_disabled`: a tool that is switched off may be
+    called all the same, which only a console test may. `progress` is told how far a long call is.
     """
 
     actor: Actor
@@ -108,6 +109,7 @@ class CallContext:
     trace_id: str = ""
     origin: str = "run"
     approved: bool = False
+    allow_disabled: bool = False
     progress: ProgressListener | None = None
 
 

@@ -108,7 +108,7 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         credentials = _credentials(tool, snapshot)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
-    details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved}
+    details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details=details)
     result = await _kept_or_executed(passing, tool, arguments, credentials)
     _note_result(passing, result)
@@ -126,7 +126,7 @@ def _permitted(passing: _Passing, snapshot: Snapshot) -> tuple[RegisteredTool, D
         raise Refusal(ToolOutcome.UNKNOWN_TOOL, "unknown_tool", f"There is no tool named {_quoted(name)}.")
     if context.allowed_tools is not None and name not in context.allowed_tools:
         raise Refusal(ToolOutcome.DENIED, "not_a_tool_of_this_agent", f"This agent does not have the tool {name}.")
-    if not tool.enabled:
+    if not tool.enabled and not context.allow_disabled:
         raise Refusal(ToolOutcome.DISABLED, "disabled", f"The tool {name} is switched off.")
     decision = snapshot.decide(context.actor, tool)
     if not decision.allowed:

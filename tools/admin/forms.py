@@ -18,20 +18,29 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
+from tools.admin.handler_help import HANDLER_TEMPLATES
 from tools.calls import CacheScope, RateLimitScope, SideEffects
+from tools.documents import Document
 from tools.models import HandlerType, Tool, ToolVersion
-from tools.versions import Definition, check_fields
+from tools.tool_changes import TOOL_KIND, check_change
+from tools.versions import Definition
 
 _HELP = {field.name: field.help_text for field in ToolVersion._meta.fields}
-_DEFAULTS = Definition(title="", description="", input_schema={"type": "object", "properties": {}})
+_DEFAULTS = Definition(
+    title="",
+    description="",
+    input_schema={"type": "object", "properties": {}},
+    handler=HANDLER_TEMPLATES[HandlerType.PYTHON_FUNCTION.value],
+)
 DEFINITION_FIELDS = tuple(Definition.__slots__)
+ROLE_NAMES_LIST = "caller-roles"  # the datalist of described roles, in templates/admin/tools/tool/head.html
 
 
 class IndentedJSONField(forms.JSONField):
-    """JSON that people read and write."""
+    """JSON that people read and write: in an editor where scripts run, in a text field elsewhere."""
 
     def __init__(self, *, rows: int, **options: Any) -> None:
-        attributes = {"rows": rows, "class": "console-json", "spellcheck": "false"}
+        attributes = {"rows": rows, "class": "console-json", "spellcheck": "false", "data-editor": "json"}
         super().__init__(widget=UnfoldAdminTextareaWidget(attrs=attributes), **options)
 
     def prepare_value(self, value: Any) -> Any:
@@ -39,6 +48,23 @@ class IndentedJSONField(forms.JSONField):
         if value is None or isinstance(value, str):
             return value
         return json.dumps(value, indent=2, ensure_ascii=False)
+
+    def to_python(self, value: Any) -> Any:
+        """The value; an error says where the text stops being JSON."""
+        try:
+            return super().to_python(value)
+        except ValidationError as error:
+            raise ValidationError([*error.messages, *_where_not_json(value)]) from error
+
+
+def _where_not_json(text: Any) -> list[str]:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return [f"Line {error.lineno}, column {error.colno}: {error.msg}."]
+    except TypeError:
+        pass
+    return []
 
 
 class ToolForm(forms.ModelForm):
@@ -62,12 +88,13 @@ class ToolForm(forms.ModelForm):
         help_text=_HELP["side_effects"],
     )
     handler_type = forms.ChoiceField(choices=HandlerType.choices, widget=UnfoldAdminSelectWidget)
-    handler = IndentedJSONField(rows=4, help_text=_HELP["handler"])
+    handler = IndentedJSONField(rows=6, help_text=_HELP["handler"])
     required_credentials = SimpleArrayField(
         forms.CharField(max_length=128),
         required=False,
         widget=UnfoldAdminTextInputWidget,
-        help_text=f"{_HELP['required_credentials']} Separated by commas.",
+        help_text="Names of credentials in the vault or the environment, separated by commas. Their values go to the handler, "
+        "never to the model.",
     )
     required_role = forms.CharField(
         required=False, max_length=64, widget=UnfoldAdminTextInputWidget, help_text=_HELP["required_role"]
@@ -101,7 +128,8 @@ class ToolForm(forms.ModelForm):
         required=False,
         max_length=500,
         widget=UnfoldAdminTextInputWidget,
-        help_text="Why this version: shown with it and in the audit trail.",
+        label="Why",
+        help_text="Shown with the version, to whoever approves it, and in the audit trail.",
     )
     base_version = forms.IntegerField(widget=forms.HiddenInput, required=False)
 
@@ -114,6 +142,11 @@ class ToolForm(forms.ModelForm):
         served = self.instance.current_version
         self.initial.update((Definition.of(served) if served else _DEFAULTS).as_dict())
         self.initial["base_version"] = served.number if served else 0
+        if "handler" in self.fields:  # not there for a reader
+            attributes = {"data-templates": json.dumps(HANDLER_TEMPLATES), "data-templates-for": "id_handler_type"}
+            self.fields["handler"].widget.attrs.update(attributes)
+        if "required_role" in self.fields:
+            self.fields["required_role"].widget.attrs["list"] = ROLE_NAMES_LIST
 
     def clean(self) -> dict[str, Any]:
         """Refuse what could not be called, and what would undo a version that this page did not show."""
@@ -124,23 +157,27 @@ class ToolForm(forms.ModelForm):
         if (cleaned.get("base_version") or 0) != (served.number if served else 0):
             raise ValidationError("Somebody has published another version meanwhile. Reload the page, then change it.")
         if not self.errors:
-            self._check(self.definition())
+            self._check(self.document())
         return cleaned
 
-    def definition(self) -> Definition:
-        """What the form says."""
-        return Definition(**{name: self.cleaned_data[name] for name in DEFINITION_FIELDS})
+    def document(self) -> Document:
+        """What the form says. Whether the tool is on is not said here: it stays as it is."""
+        said = {name: self.cleaned_data[name] for name in ("owner", "tags", *DEFINITION_FIELDS)}
+        name = self.cleaned_data.get("name", self.instance.name)
+        return Document(TOOL_KIND, name, {**said, "enabled": self.instance.enabled})
 
-    def _check(self, definition: Definition) -> None:
+    def _check(self, document: Document) -> None:
         """Each problem at its field."""
         try:
-            check_fields(definition)
+            check_change(document)
         except ValidationError as error:
             self.add_error(None, error)
 
 
 class ReasonForm(BaseDialogForm):
-    """A dialog that only asks to confirm."""
+    """A dialog that asks to confirm, and may be told why."""
+
+    reason = forms.CharField(required=False, max_length=300, label="Why", widget=UnfoldAdminTextInputWidget)
 
 
 class RollBackForm(BaseDialogForm):
@@ -160,3 +197,10 @@ class RollBackForm(BaseDialogForm):
         if not ToolVersion.objects.filter(tool_id=self.object_id, number=number).exists():
             raise ValidationError(f"There is no version {number}.")
         return number
+
+
+class GoBackForm(forms.Form):
+    """The same from the page that compares two versions: the version is the button's."""
+
+    number = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
+    note = forms.CharField(required=False, max_length=300, label="Why", widget=UnfoldAdminTextInputWidget)
