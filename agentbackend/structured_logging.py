@@ -62,6 +62,7 @@ def configure_logging(level: str, *, debug: bool) -> None:
                 "daphne": {"level": "WARNING"},
                 "httpx": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
+                "mcp": {"level": "WARNING"},  # two lines for each request to /mcp
                 "openai": {"level": "WARNING"},
                 "django.server": {"level": "WARNING"},
                 "django_structlog": {"level": "ERROR"},  # the end of each request has a line of ours
