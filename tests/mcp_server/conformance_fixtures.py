@@ -308,7 +308,7 @@ TOOLS: dict[str, Fixture] = {
 }
 
 ANYTHING: dict[str, Any] = {"type": "object", "properties": {}}
-SCHEMAS: dict[str, dict[str, Any]] = {name: ANYTHING for name in TOOLS} | {
+SCHEMAS: dict[str, dict[str, Any]] = dict.fromkeys(TOOLS, ANYTHING) | {
     "test_custom_headers": {
         "type": "object",
         "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},

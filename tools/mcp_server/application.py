@@ -104,7 +104,8 @@ class McpApplication:
             with self._requests.admitted():
                 await self._serve(scope, message, _Connection(body, receive, send))
         except Problem as problem:
-            _record_refusal(scope, problem.code)
+            if problem.code != "method_not_allowed":  # clients try a GET as a matter of course
+                _record_refusal(scope, problem.code)
             headers = (b"content-type", b"application/problem+json"), *problem.headers
             await _answer(send, problem.kind.status, problem.body(scope["request_id"]), *headers)
         except RpcError as error:
@@ -235,12 +236,11 @@ def _read_message(body: bytes) -> Message:
         raise RpcError(PARSE_ERROR, "The body is not JSON.") from error
     if not isinstance(document, dict):
         raise RpcError(INVALID_REQUEST, "The body must be one JSON-RPC message; batches are not served.")
-    method, params = document.get("method"), document.get("params")
-    return Message(
-        method=_text(method),
-        params=params if isinstance(params, dict) else {},
-        is_request=document.get("id") is not None,
-    )
+    is_request = "method" in document and "id" in document
+    if is_request and (isinstance(document["id"], bool) or not isinstance(document["id"], str | int)):
+        raise RpcError(INVALID_REQUEST, "The id of a request must be a text or a whole number.")
+    params = document.get("params")
+    return Message(_text(document.get("method")), params if isinstance(params, dict) else {}, is_request)
 
 
 def _text(value: Any) -> str:
