@@ -165,6 +165,17 @@ async def test_a_client_that_leaves_after_its_answer_is_not_missed(endpoint: End
     assert "request.client_gone" not in [action for action, _ in endpoint.recorded("r-after")]
 
 
+@BOTH
+async def test_a_tool_that_cancels_itself_is_a_fault_and_is_answered(
+    endpoint: Endpoint, make_tool: GovernedTools, version: str
+):
+    async def give_up() -> str:
+        raise asyncio.CancelledError
+
+    found = await endpoint.call(await make_tool(give_up), version=version).answer()
+    assert found.error["code"] == -32603
+
+
 def cancellation(of: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": of, "reason": "enough"}}
 

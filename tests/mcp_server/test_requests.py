@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from psycopg import OperationalError
 
 from tests.mcp_server.support import HANDSHAKE, STATELESS, Endpoint, GovernedTools, call_of, request
@@ -143,6 +144,19 @@ async def test_without_the_database_the_request_is_refused_for_now(
     answer = await endpoint.post(request("tools/list", version=version), version=version)
     assert (answer.status, answer.problem) == (503, "unavailable")
     assert b"address" not in answer.body
+    assert endpoint.requests.count == 0
+
+
+async def test_a_fault_before_the_answer_is_a_problem_without_its_inside(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+):
+    async def break_down(*arguments: Any) -> None:
+        raise RuntimeError("the inside")
+
+    monkeypatch.setattr(StreamableHTTPSessionManager, "handle_request", break_down)
+    answer = await endpoint.post(request("tools/list"))
+    assert (answer.status, answer.problem) == (500, "internal_error")
+    assert b"inside" not in answer.body
     assert endpoint.requests.count == 0
 
 

@@ -126,6 +126,11 @@ class McpApplication:
             self._extend(server)
         try:
             await _speak(server, scope, message, connection)
+        except Exception as error:
+            logger.exception("an MCP request failed")
+            if not connection.opened:
+                raise Problem("internal_error") from error
+            await connection.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             if connection.client_left:
                 _record(scope, actions.REQUEST_CLIENT_GONE)
@@ -153,6 +158,7 @@ class _Connection:
         self._receive = receive
         self._send = send
         self._answered = False
+        self.opened = False
         self.client_left = False
 
     async def receive(self) -> dict[str, Any]:
@@ -168,6 +174,7 @@ class _Connection:
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """ASGI's `send`."""
         if message["type"] == "http.response.start":
+            self.opened = True
             headers = [pair for pair in message["headers"] if pair[0] != b"connection" and pair[0] not in dict(_OURS)]
             message = {**message, "headers": [*headers, *_OURS]}
         elif not message.get("more_body"):

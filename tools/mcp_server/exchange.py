@@ -88,8 +88,8 @@ class Exchange:
 
     async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
         """`tools/call`: through the door, which checks the caller's rights again."""
-        # Not the client's id: it is unique within one client only, and idempotency keys are made of a call's.
         arguments = json.dumps(params.arguments or {}, ensure_ascii=False, separators=(",", ":"))
+        # An id of ours: the client's is unique within one client only, and idempotency keys are made of it.
         call = ToolCall(str(uuid7()), params.name, arguments)
         async with _failures_told("a tool call could not be carried out"):
             if "progress_token" not in (context.meta or {}):
@@ -104,15 +104,17 @@ class Exchange:
             try:
                 result = await task
             except asyncio.CancelledError:
-                if open_call.stopped is None:  # our own end: the client has left
+                if _is_cancelled_itself():  # the client has left
                     raise
                 return await self._stopped(open_call.stopped, call)
         return call_result(result, await self._definition(call.name), context.protocol_version)
 
-    async def _stopped(self, reason: StopReason, call: ToolCall) -> CallToolResult:
+    async def _stopped(self, reason: StopReason | None, call: ToolCall) -> CallToolResult:
         if reason is StopReason.CANCELLED:
             raise MCPError(code=REQUEST_CANCELLED, message="The call was cancelled.")
-        return interrupted_result(await self._definition(call.name))
+        if reason is StopReason.SHUTTING_DOWN:
+            return interrupted_result(await self._definition(call.name))
+        raise RuntimeError(f"the tool {call.name!r} cancelled its own call")
 
     def _call_context(self, progress: ProgressListener | None) -> CallContext:
         span = trace.get_current_span().get_span_context()
@@ -133,6 +135,12 @@ class Exchange:
     async def _definition(self, name: str) -> ToolDefinition | None:
         tool = await self.registry.get_tool(name)
         return tool.definition if tool else None
+
+
+def _is_cancelled_itself() -> bool:
+    """Whether the task that runs here is being cancelled, and not only one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _sending_to(context: Context) -> Send:
