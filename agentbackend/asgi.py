@@ -14,6 +14,7 @@ from channels.routing import ProtocolTypeRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from agentbackend.telemetry import configure_telemetry
 
@@ -28,22 +29,28 @@ from agentbackend.gateway.console_session import ConsoleSessionAuthentication  #
 from agentbackend.service import service  # noqa: E402
 from agentbackend.structured_logging import RequestLog  # noqa: E402
 from orchestration.routing import agui_router, playground_router  # noqa: E402
+from tools.mcp_server.application import McpApplication  # noqa: E402
 
 
 class PathRouter:
-    """Sends a request to the first application whose prefix its path begins with, else to Django."""
+    """Sends a request to the application of exactly its path, else to the first whose prefix it begins with, else to Django."""
 
-    def __init__(self, applications: dict[str, Any], otherwise: Any) -> None:
-        self._applications = applications
+    def __init__(self, exact: dict[str, Any], prefixes: dict[str, Any], otherwise: Any) -> None:
+        self._exact = exact
+        self._prefixes = prefixes
         self._otherwise = otherwise
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """ASGI's entry point."""
-        for prefix, application in self._applications.items():
-            if scope["path"].startswith(prefix):
-                await application(scope, receive, send)
-                return
-        await self._otherwise(scope, receive, send)
+        await self._application(scope["path"])(scope, receive, send)
+
+    def _application(self, path: str) -> Any:
+        if path in self._exact:
+            return self._exact[path]
+        for prefix, application in self._prefixes.items():
+            if path.startswith(prefix):
+                return application
+        return self._otherwise
 
 
 async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -68,10 +75,14 @@ playground = ConsoleSessionAuthentication(
     playground_router(service.engine), allowed_hosts=settings.ALLOWED_HOSTS, observer=service.recorder
 )
 
+fixtures = import_string(settings.MCP_CONFORMANCE_FIXTURES) if settings.MCP_CONFORMANCE_FIXTURES else None
+mcp = GatewayAuthentication(McpApplication(service.mcp_requests, extend=fixtures), service.authenticator)
+
 application = ProtocolTypeRouter(
     {
         "http": RequestLog(
             PathRouter(
+                {"/mcp": mcp, "/mcp/": mcp},
                 {
                     "/ag-ui/": GatewayAuthentication(agui_router(service.engine), service.authenticator),
                     "/playground/agent/": playground,

@@ -37,6 +37,7 @@ from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools import process as tool_process
 from tools.builtin import debug
 from tools.mcp_client.loading import close_connections
+from tools.mcp_server.open_requests import OpenRequests
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Service:
         )
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
         tool_process.configure(policy=policy, recorder=WriterRecorder(self.writer))
+        self.mcp_requests = OpenRequests(settings.MAX_CONCURRENT_RUNS)
         self._model_port: ModelPort | None = None
         self._loops: list[asyncio.Task[None]] = []
         self.is_draining = False
@@ -111,7 +113,8 @@ class Service:
         self.is_draining = True
         if self.workers is not None:
             self.workers.quiesce()
-        await self.engine.stop(settings.SHUTDOWN_GRACE_SECONDS)
+        grace = settings.SHUTDOWN_GRACE_SECONDS
+        await asyncio.gather(self.engine.stop(grace), self.mcp_requests.drain(grace))
         if self.workers is not None:
             await self.workers.stop()
         await close_connections()
@@ -195,6 +198,7 @@ class Service:
             "retries": statistics.retries,
             "active_runs": self.engine.active_runs,
             "readers": self.engine.live.readers,
+            "mcp_requests": self.mcp_requests.count,
         }
 
 

@@ -56,6 +56,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     # tools
     "TOOL_MODULES": (str, ""),
     "FOUR_EYES": (str, ""),
+    "MCP_CONFORMANCE_FIXTURES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
@@ -209,6 +210,9 @@ if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials
     raise ImproperlyConfigured(
         f"FOUR_EYES: expected tools, roles, servers, credentials or agents, got {', '.join(sorted(unknown_groups))}."
     )
+MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
+if MCP_CONFORMANCE_FIXTURES and not DEBUG:
+    raise ImproperlyConfigured("MCP_CONFORMANCE_FIXTURES: is for tests only, and refused when DJANGO_DEBUG is off.")
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
 OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")

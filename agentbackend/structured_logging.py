@@ -62,6 +62,7 @@ def configure_logging(level: str, *, debug: bool) -> None:
                 "daphne": {"level": "WARNING"},
                 "httpx": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
+                "mcp": {"level": "WARNING"},  # two lines for each request to /mcp
                 "openai": {"level": "WARNING"},
                 "django.server": {"level": "WARNING"},
                 "django_structlog": {"level": "ERROR"},  # the end of each request has a line of ours
@@ -131,7 +132,8 @@ class RequestLog:
             nonlocal status, waits_for_first
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if _is_event_stream(message["headers"]):
+                # A call through MCP may be answered as a stream, too, of one event at its end.
+                if _is_event_stream(message["headers"]) and scope["path"] not in ("/mcp", "/mcp/"):
                     waits_for_first = True
                     _request_logger.info("stream opened", method=scope["method"], path=scope["path"])
             elif waits_for_first and message.get("body"):

@@ -29,7 +29,7 @@ from audit.entry import AuditEntry, Outcome, Target, entry
 from tools import credentials as tool_credentials
 from tools import result_cache
 from tools.call_slots import CallSlots, NoSlotError
-from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
+from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
 from tools.governance.rate_limits import RateLimitedError, use_tool_limit
 from tools.governance.roles import Decision
@@ -287,8 +287,19 @@ def _invocation(passing: _Passing, tool: RegisteredTool, credentials: Credential
         credentials=credentials,
         deadline=time.monotonic() + tool.timeout_seconds,
         run_id=context.run_id,
-        progress=context.progress,
+        progress=_hiding(context.progress, credentials),
     )
+
+
+def _hiding(listener: ProgressListener | None, credentials: Credentials) -> ProgressListener | None:
+    """The listener, hearing of messages without credentials: it may be told what another server wrote."""
+    if listener is None:
+        return None
+
+    def hear(done: float, total: float | None, message: str) -> None:
+        listener(done, total, credentials.hide(message))
+
+    return hear
 
 
 def _checked(passing: _Passing, tool: RegisteredTool, output: Output) -> ToolResult:

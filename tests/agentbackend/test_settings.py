@@ -87,6 +87,7 @@ def test_outside_debug_the_service_refuses_to_start_without_what_protects_it(pro
         ("SUPABASE_URL", "foo"),
         ("OUTBOUND_PROXY", "foo"),
         ("OUTBOUND_ALLOWED_HOSTS", "http://x/y z"),
+        ("MCP_CONFORMANCE_FIXTURES", "tests.mcp_server.conformance_fixtures.add_to"),
     ],
 )
 def test_the_service_says_which_setting_it_cannot_be_served_with(project_root: Path, name: str, value: str) -> None:
