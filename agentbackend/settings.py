@@ -89,10 +89,11 @@ SCHEME: dict[str, tuple[type, Any]] = {
 _env = environ.Env()
 _ENV_FILE = BASE_DIR / ".env"
 _DEVELOPMENT_FILE = BASE_DIR / ".local" / "development.env"  # written by `make run`: keys for this machine only
-if _ENV_FILE.is_file() and not _env.bool("AGENTBACKEND_IGNORE_ENV_FILES", default=False):
+_reads_files = not _env.bool("AGENTBACKEND_IGNORE_ENV_FILES", default=False)
+if _reads_files and _ENV_FILE.is_file():
     environ.Env.read_env(str(_ENV_FILE))
 _set_by_operator = {name for name in SCHEME if _env.str(name, default="").strip()}
-if _DEVELOPMENT_FILE.is_file() and not _env.bool("AGENTBACKEND_IGNORE_ENV_FILES", default=False):
+if _reads_files and _DEVELOPMENT_FILE.is_file():
     environ.Env.read_env(str(_DEVELOPMENT_FILE))
 
 

@@ -33,6 +33,6 @@ def test_every_line_of_the_page_works(project_root: Path, service: RunningServic
     assert re.findall(r"^id: .*\.(\d+)$", replay, re.MULTILINE)[0] == "4"
     assert "RUN_FINISHED" in replay
     assert '"cancelling":false' in cancelled
-    assert list(json.loads(info)["agents"]) == ["assistant"]
+    assert "assistant" in json.loads(info)["agents"]
     assert json.loads(threads)["threads"][0]["agentId"] == "assistant"
     assert '"status": "ok"' in operators and "agentbackend_runs_started_total" in operators
