@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+
+import orjson
 
 from audit.actor import Actor
 
@@ -89,3 +92,10 @@ def differences(before: Spec | None, after: Spec | None) -> dict[str, dict[str, 
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name) or (name in old) != (name in new)
     }
+
+
+def fingerprint(spec: Spec | None) -> str:
+    """A short text that is another one when the spec is; empty for what is not there."""
+    if spec is None:
+        return ""
+    return hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

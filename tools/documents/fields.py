@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from django.core.exceptions import ValidationError
 
 from tools.documents.document import Spec
@@ -14,15 +17,17 @@ _JSON_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    list: "a list",
+    list: "a list of texts",
     dict: "an object",
 }
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 
 
 def completed(spec: Spec, fields: Mapping[str, tuple[type, Any]], *, nullable: frozenset[str] = frozenset()) -> Spec:
     """The spec with every field of `fields` (name: type, default; `...`: it must be given).
 
-    Raises ValidationError keyed by field for unknown fields, missing ones and wrong types. Lists hold texts.
+    Raises ValidationError keyed by field for unknown fields, missing ones, wrong types, and values that the database cannot keep as
+    JSON. Lists hold texts.
     """
     problems: dict[str, list[str]] = {}
     for name in spec:
@@ -37,6 +42,10 @@ def completed(spec: Spec, fields: Mapping[str, tuple[type, Any]], *, nullable: f
             found[name] = None
         elif not _fits(value, kind):
             problems[name] = [f"Expected {_JSON_NAMES[kind]}."]
+        elif not _can_be_kept(value):
+            problems[name] = [
+                "It holds what cannot be kept: NUL or half a character, a number that is none, or too many levels."
+            ]
         else:
             found[name] = float(value) if kind is float else list(value) if kind is list else value
     if problems:
@@ -52,3 +61,14 @@ def _fits(value: Any, kind: type) -> bool:
     if kind is list:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return isinstance(value, kind)
+
+
+def _can_be_kept(value: Any) -> bool:
+    """Whether the database gives the same value back as JSON."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    try:
+        written = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return False
+    return not _NUL.search(written) and bool(orjson.loads(written) == value)
