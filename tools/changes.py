@@ -25,6 +25,7 @@ from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
 from tools.documents import Document, DocumentKind, Spec, differences, kind_named
+from tools.json_values import same_json
 from tools.models import ChangeRequest, RegistryRevision
 
 Status = ChangeRequest.Status
@@ -59,7 +60,7 @@ def submit(document: Document, *, by: Actor, reason: str = "") -> ChangeRequest 
     with transaction.atomic():
         hold_registry()
         change = _checked_change(document)
-        if change.before == change.after:
+        if same_json(change.before, change.after):
             return None
         if change.needs_second_person:
             return _propose(change, by=by, reason=reason)
@@ -94,7 +95,7 @@ def waiting_change(kind: str, name: str) -> ChangeRequest | None:
 
 def is_outdated(request: ChangeRequest) -> bool:
     """Whether the thing no longer says what it said when this was proposed."""
-    return kind_named(request.kind).read(request.name) != request.before
+    return not same_json(kind_named(request.kind).read(request.name), request.before)
 
 
 def approve(request: ChangeRequest, *, by: Actor, reason: str = "") -> bool:
@@ -147,7 +148,7 @@ def _checked_change(document: Document) -> _Change:
     kind = kind_named(document.kind)
     before = kind.read(document.name)
     after = None if document.spec is None else kind.complete(document.spec)
-    if before == after or _only_switches_off(before, after):
+    if same_json(before, after) or _only_switches_off(before, after):
         return _Change(kind, document.name, before, after, needs_second_person=False)
     if after is not None:
         kind.check(document.name, after)
@@ -162,7 +163,7 @@ def _check_proposal(change: _Change) -> None:
     if change.after is None:
         _rehearse_removal(change.kind, change.name)
     if waiting_change(change.kind.name, change.name) is not None:
-        raise ValidationError(f"Another change of {change.name} waits for a second person already.")
+        raise ValidationError(f"Another change of {change.name} waits for a decision already.")
 
 
 def _rehearse_removal(kind: DocumentKind, name: str) -> None:

@@ -135,9 +135,9 @@ def test_a_refusal_says_why(role: str):
 @pytest.mark.usefixtures("four_eyes")
 def test_one_proposal_at_a_time_waits_for_a_thing(role: str):
     propose(wish(role))
-    with pytest.raises(ValidationError, match="waits for a second person already"):
+    with pytest.raises(ValidationError, match="waits for a decision already"):
         submit(wish(role, "another wish"), by=SECOND)
-    with transaction.atomic(), pytest.raises(ValidationError, match="waits for a second person already"):
+    with transaction.atomic(), pytest.raises(ValidationError, match="waits for a decision already"):
         check_submission(wish(role, "another wish"))
 
 

@@ -32,6 +32,13 @@ DEFINITION = {
 }
 
 
+def deep(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 def problems_of(kind: str, name: str, spec: Spec) -> dict[str, list[str]]:
     """What is told at which field; under `""` what is about the whole."""
     found = kind_named(kind)
@@ -60,6 +67,10 @@ def role() -> Iterator[str]:
 # --- the form of a spec
 
 
+def test_true_is_not_one():
+    assert differences({"a": {"b": [True]}}, {"a": {"b": [1]}}) != {}
+
+
 def test_what_is_not_said_gets_its_default():
     assert completed({"settings": {}}, FIELDS) == {
         "text": "none", "number": 1.0, "count": 0, "on": False, "names": [], "settings": {},
@@ -74,18 +85,23 @@ def test_what_is_not_said_gets_its_default():
         ({"text": 1}, "text", "Expected a text."),
         ({"text": None}, "text", "Expected a text."),
         ({"number": True}, "number", "Expected a number."),
-        ({"number": float("nan")}, "number", "a number that is none"),
-        ({"number": float("inf")}, "number", "a number that is none"),
+        ({"number": float("nan")}, "number", "a number out of range"),
+        ({"number": float("inf")}, "number", "a number out of range"),
         ({"count": 1.5}, "count", "Expected a whole number."),
         ({"count": True}, "count", "Expected a whole number."),
         ({"on": 1}, "on", "Expected true or false."),
-        ({"names": "a"}, "names", "Expected a list of texts."),
-        ({"names": [1]}, "names", "Expected a list of texts."),
+        ({"names": "a"}, "names", "Expected a list."),
+        ({"names": [1]}, "names", "Expected a list."),
         ({"settings": []}, "settings", "Expected an object."),
         ({"settings": {"a": ["x\0"]}}, "settings", "NUL"),
         ({"settings": {"a": "\ud800"}}, "settings", "half a character"),
-        ({"settings": {"a": float("nan")}}, "settings", "a number that is none"),
+        ({"settings": {"a": float("nan")}}, "settings", "a number out of range"),
         ({"text": "x\0"}, "text", "NUL"),
+        ({"settings": {"x\0": 1}}, "settings", "NUL"),
+        ({"settings": {"a": 1e300}}, "settings", "a number out of range"),
+        ({"settings": {"a": 2**63}}, "settings", "a number out of range"),
+        ({"settings": {"a": deep(200)}}, "settings", "too many levels"),
+        ({"settings": {"a": object()}}, "settings", "cannot be kept"),
     ],
 )
 def test_what_does_not_fit_is_told_at_its_field(said: Spec, field: str, told: str):
@@ -165,11 +181,11 @@ def test_a_rule_has_one_name_only(tool: str, kind: str, name: str):
         ("Role", "no blanks", {}, "name", ""),
         ("Role", "new-role", {"inherits": ["nobody-has-this"]}, "inherits", "There is no role 'nobody-has-this'."),
         ("Role", "new-role", {"inherits": ["new-role"]}, "inherits", "would inherit itself"),
-        ("DenyRule", "no_such_tool/user", {"reason": "r"}, "tool", "There is no tool 'no_such_tool'."),
+        ("DenyRule", "no_such_tool/user", {"reason": "r"}, "", "There is no tool 'no_such_tool'."),
         ("DenyRule", "*/no blanks", {"reason": "r"}, "role", ""),
         ("DenyRule", "*/user", {"reason": ""}, "reason", "blank"),
         ("DenyRule", "*/user", {"reason": "x" * 301}, "reason", "at most 300"),
-        ("ArgumentRule", "*/user", {"schema": {"type": "object"}, "reason": "r"}, "tool", "needs a tool"),
+        ("ArgumentRule", "*/user", {"schema": {"type": "object"}, "reason": "r"}, "", "needs a tool"),
         ("ArgumentRule", "{tool}/user", {"schema": {"type": "array"}, "reason": "r"}, "schema", '"type": "object"'),
         (
             "ArgumentRule",

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from django.core.exceptions import ValidationError
 
 from tools.documents.document import Spec
@@ -17,10 +16,13 @@ _JSON_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    list: "a list of texts",
+    list: "a list",
     dict: "an object",
 }
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
+_HALF_A_CHARACTER = re.compile(r"[\ud800-\udfff]")
+_OUT_OF_RANGE = 2**63
+_MOST_LEVELS = 100
+_CANNOT_BE_KEPT = "It holds what cannot be kept: NUL or half a character, a number out of range, or too many levels."
 
 
 def completed(spec: Spec, fields: Mapping[str, tuple[type, Any]], *, nullable: frozenset[str] = frozenset()) -> Spec:
@@ -43,9 +45,7 @@ def completed(spec: Spec, fields: Mapping[str, tuple[type, Any]], *, nullable: f
         elif not _fits(value, kind):
             problems[name] = [f"Expected {_JSON_NAMES[kind]}."]
         elif not _can_be_kept(value):
-            problems[name] = [
-                "It holds what cannot be kept: NUL or half a character, a number that is none, or too many levels."
-            ]
+            problems[name] = [_CANNOT_BE_KEPT]
         else:
             found[name] = float(value) if kind is float else list(value) if kind is list else value
     if problems:
@@ -63,12 +63,15 @@ def _fits(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _can_be_kept(value: Any) -> bool:
+def _can_be_kept(value: Any, level: int = 0) -> bool:
     """Whether the database gives the same value back as JSON."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    try:
-        written = orjson.dumps(value)
-    except orjson.JSONEncodeError:
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, int | float):
+        return math.isfinite(value) and abs(value) < _OUT_OF_RANGE
+    if isinstance(value, str):
+        return "\0" not in value and not _HALF_A_CHARACTER.search(value)
+    if level == _MOST_LEVELS or not isinstance(value, dict | list):
         return False
-    return not _NUL.search(written) and bool(orjson.loads(written) == value)
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    return all(_can_be_kept(item, level + 1) for item in inner)

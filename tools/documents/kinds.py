@@ -21,6 +21,7 @@ from tools.documents.document import Spec, differences, register_kind
 from tools.documents.fields import completed
 from tools.governance.explanations import inheritance
 from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
+from tools.json_values import same_json
 from tools.models import ArgumentRule, CallerRole, DenyRule, HandlerType, RemoteServer, Tool
 from tools.schemas import InvalidSchemaError, check_schema
 from tools.versions import Definition, check_fields, publish_version, retire_tool, switch_tool
@@ -96,8 +97,9 @@ class ToolKind:
             details = {"note": note, "changes": differences(before, changed)}
             audit.record(actions.TOOL_DESCRIBED, actor=by, target=Target("tool", name), details=details)
         definition = definition_of(spec)
+        served = Definition.of(tool.current_version) if tool.current_version else None
         # a version that is served already is not checked again: it could not be switched off otherwise
-        if tool.current_version is None or Definition.of(tool.current_version) != definition:
+        if served is None or not same_json(served.as_dict(), definition.as_dict()):
             publish_version(tool, definition, by=by, note=note)
         switch_tool(tool, enabled=spec["enabled"], by=by, note=note)
 
@@ -225,7 +227,7 @@ class ArgumentRuleKind:
         """The tool must be there, and the schema one of an object."""
         tool, role = _tool_and_role(name)
         if tool is None:
-            raise ValidationError({"tool": ["A rule on arguments needs a tool."]})
+            raise ValidationError("A rule on arguments needs a tool.")
         _validate(ArgumentRule(tool=tool, role=role, **spec), unique=False)
         try:
             check_schema(spec["schema"], of_object=True)
@@ -337,7 +339,7 @@ def _tool_and_role(name: str) -> tuple[Tool | None, str]:
     tool_name, role = parts
     tool = None if tool_name == ANY else Tool.objects.filter(name=tool_name).first()
     if tool is None and tool_name != ANY:
-        raise ValidationError({"tool": [f"There is no tool {tool_name!r}."]})
+        raise ValidationError(f"There is no tool {tool_name!r}.")
     return tool, "" if role == ANY else role
 
 
