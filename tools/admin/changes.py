@@ -176,7 +176,7 @@ class ChangeRequestAdmin(ModelAdmin):
     def approve(self, request: HttpRequest, form: ApprovalForm, object_id: str) -> HttpResponse:
         def decide(proposal: ChangeRequest) -> None:
             if approve(proposal, by=request_actor(request), reason=form.cleaned_data["reason"]):
-                messages.success(request, f"Approved: {proposal.name} says so now.")
+                messages.success(request, f"Approved: the change of {proposal.name} is live.")
             else:
                 messages.warning(request, _outdated_text(proposal))
 

@@ -169,7 +169,7 @@ class DocumentAdmin(_Base):
         variant=ActionVariant.DANGER,
         dialog={
             "title": "Remove this?",
-            "description": "It counts no longer within a second, or as soon as a second person has approved it where one is needed.",
+            "description": "It stops counting within a second; where a second person must approve that, only then.",
             "form_class": WhyForm,
             "form_submit_text": "Remove",
         },
