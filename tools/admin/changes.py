@@ -30,6 +30,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from audit.admin import BoundedPaginator, PeriodFilter, linked
 from audit.console_actor import request_actor
 from tools.admin.documents import to_page
+from tools.admin.tool_pages import audit_link, badge
 from tools.changes import NotYoursError, approve, changes_of, is_outdated, refuse, withdraw
 from tools.documents import registered_kinds
 from tools.models import ChangeRequest
@@ -241,7 +242,7 @@ class ChangeRequestAdmin(ModelAdmin):
     @display(description="Status")
     def state(self, proposal: ChangeRequest) -> SafeString:
         text, colour = _LABELS[Status(proposal.status)]
-        return SafeString(render_to_string("unfold/helpers/label.html", {"text": text, "type": colour}))
+        return badge(text, colour)
 
     @display(description="What")
     def what(self, proposal: ChangeRequest) -> str:
@@ -275,7 +276,7 @@ class ChangeRequestAdmin(ModelAdmin):
 
     @display(description="Audit trail")
     def audit(self, proposal: ChangeRequest) -> str:
-        return linked("", f"change/{proposal.pk}", "All events of this proposal", "target")
+        return audit_link(f"target:change/{proposal.pk}", "All events of this proposal")
 
 
 def _may_decide(request: HttpRequest, object_id: str) -> bool:

@@ -10,23 +10,21 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from audit.console_actor import request_actor
+from tools.admin.tool_pages import tell_change, tell_problem
 from tools.changes import check_submission, submit
 from tools.documents import Document, Spec, fingerprint, kind_named
-from tools.models import ChangeRequest
 
 WHY_HELP: Final = "Shown to whoever approves it, and in the audit trail."
 _CHANGED_MEANWHILE = "Somebody has changed this meanwhile. Reload the page, then change it."
@@ -148,7 +146,7 @@ class DocumentAdmin(_Base):
     def _proposed(self, request: HttpRequest, obj: Any) -> HttpResponse | None:
         if obj.proposal is None:
             return None
-        messages.warning(request, waiting_text(obj.proposal))
+        tell_change(request, obj.proposal, "")
         return HttpResponseRedirect(self._list_address())
 
     # --- removing
@@ -191,25 +189,13 @@ class DocumentAdmin(_Base):
         try:
             proposal = submit(document, by=request_actor(request), reason=reason)
         except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
+            tell_problem(request, error)
             return False
-        if proposal is None:
-            messages.success(request, done)
-        else:
-            messages.warning(request, waiting_text(proposal))
+        tell_change(request, proposal, done)
         return True
 
     def _list_address(self) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-
-
-def waiting_text(proposal: ChangeRequest) -> SafeString:
-    """That a change waits, with the way to where it is decided."""
-    address = reverse("admin:tools_changerequest_change", args=[proposal.pk])
-    return format_html(
-        'Nothing has changed yet: a second person must approve it. <a class="console-link" href="{}">See the proposal</a>',
-        address,
-    )
 
 
 def messages_by_field(error: ValidationError) -> Iterable[tuple[str, list[str]]]:
