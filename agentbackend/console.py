@@ -80,6 +80,8 @@ NAVIGATION: list[dict[str, Any]] = [
             _entry("Credentials", "key", "tools.storedcredential"),
             _entry("Caller roles", "badge", "tools.callerrole"),
             _entry("Deny rules", "block", "tools.denyrule"),
+            _entry("Argument rules", "rule", "tools.argumentrule"),
+            _entry("Changes", "difference", "tools.changerequest"),
             _entry("Notes", "sticky_note_2", "tools.note"),
         ],
     },

@@ -20,6 +20,7 @@ from audit import actions
 from audit.models import AuditEvent
 from orchestration.admin.presentation import duration, identifier, link, moment, status_badge
 from orchestration.models import Run
+from tools.models import ChangeRequest
 
 COUNT_LIMIT = 10_000
 LAST_RUNS = 10
@@ -31,7 +32,11 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     since = timezone.now() - PERIOD
     sees_runs = request.user.has_perm("orchestration.view_run")
     sees_audit = request.user.has_perm("audit.view_auditevent")
-    cards = [*(_run_cards(since) if sees_runs else []), *(_audit_cards(since) if sees_audit else [])]
+    cards = [
+        *(_change_cards() if request.user.has_perm("tools.view_changerequest") else []),
+        *(_run_cards(since) if sees_runs else []),
+        *(_audit_cards(since) if sees_audit else []),
+    ]
     context.update(
         title="Dashboard",
         cards=cards,
@@ -42,6 +47,19 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 # --- cards
+
+
+def _change_cards() -> list[dict[str, str]]:
+    """What waits for a second person, where anything needs one."""
+    waiting = _count(ChangeRequest.objects.filter(status=ChangeRequest.Status.PENDING))
+    if not settings.FOUR_EYES and waiting == "0":
+        return []
+    changes = reverse("admin:tools_changerequest_changelist")
+    return [
+        _card(
+            "Proposed changes", waiting, "waiting for a second person", f"{changes}?{urlencode({'status': 'pending'})}"
+        )
+    ]
 
 
 def _run_cards(since: datetime) -> list[dict[str, str]]:

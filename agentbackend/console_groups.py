@@ -1,6 +1,7 @@
 """The console's groups and what each may do. They say nothing about callers' roles, which the gateway names.
 
-- Administrators configure: agents, tools, caller roles, deny rules, users. They do not read conversations or audit payloads.
+- Administrators configure: agents, tools, caller roles, rules, users, and decide each other's changes. They do not
+  read conversations or audit payloads.
 - Compliance reads everything that was recorded, and changes nothing.
 - Operators see that and how things run, without what was said.
 """
@@ -33,6 +34,8 @@ _SEES_RUNNING = (
     | _permissions("tools", "toolversion", "view")
     | _permissions("tools", "callerrole", "view")
     | _permissions("tools", "denyrule", "view")
+    | _permissions("tools", "argumentrule", "view")
+    | _permissions("tools", "changerequest", "view")
     | _permissions("tools", "remoteserver", "view")
     | _permissions("tools", "remotetool", "view")
     | _permissions("tools", "storedcredential", "view")
@@ -46,12 +49,13 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "toolversion", "add", "view")
     | _permissions("tools", "callerrole", *_EVERY)
     | _permissions("tools", "denyrule", *_EVERY)
+    | _permissions("tools", "argumentrule", *_EVERY)
     | _permissions("tools", "storedcredential", *_EVERY)
     | _permissions("tools", "remoteserver", *_EVERY)
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")
     | _permissions("audit", "auditevent", "view")
-    | {("orchestration", "use_playground"), ("orchestration", "decide_interrupt")},
+    | {("orchestration", "use_playground"), ("orchestration", "decide_interrupt"), ("tools", "decide_changerequest")},
     COMPLIANCE: _SEES_RUNNING
     | _permissions("orchestration", "conversationturn", "view")
     | _permissions("tools", "note", "view")

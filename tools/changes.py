@@ -4,11 +4,15 @@ Whoever changes something calls `submit`. Where FOUR_EYES names the kind's group
 second person approves or refuses; else it is written at once. Either way it is checked first, written in one transaction, and audited.
 A proposal says what the thing said before: when that is no longer true at the decision, the proposal is outdated and nothing is written.
 
-Switching a tool or a server off is never held up: who sees harm stops it alone.
+Switching a tool or a server off is never held up: who sees harm stops it alone, also when the rest of it could not be saved today.
+
+Changes of the registry follow one another: each holds it from its first look to the end of its transaction, so that what was checked
+is still true when it is written.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -21,13 +25,25 @@ from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
 from tools.documents import Document, DocumentKind, Spec, differences, kind_named
-from tools.models import ChangeRequest
+from tools.json_values import same_json
+from tools.models import ChangeRequest, RegistryRevision
 
 Status = ChangeRequest.Status
 
 
 class NotYoursError(Exception):
     """This person may not decide this proposal; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change that can be written, or proposed."""
+
+    kind: DocumentKind
+    name: str
+    before: Spec | None
+    after: Spec | None
+    needs_second_person: bool
 
 
 def needs_second_person(kind: DocumentKind) -> bool:
@@ -41,16 +57,26 @@ def submit(document: Document, *, by: Actor, reason: str = "") -> ChangeRequest 
     `spec` None removes the thing. Raises UnknownKindError, and ValidationError keyed by field when it cannot be written, or when
     another proposal about the same thing waits.
     """
-    kind = kind_named(document.kind)
     with transaction.atomic():
-        before = kind.read(document.name)
-        after = checked(kind, document)
-        if before == after:
+        hold_registry()
+        change = _checked_change(document)
+        if same_json(change.before, change.after):
             return None
-        if needs_second_person(kind) and not _only_switches_off(before, after):
-            return _propose(kind, document.name, before, after, by=by, reason=reason)
-        _write(kind, document.name, after, by=by, note=reason)
+        if change.needs_second_person:
+            return _propose(change, by=by, reason=reason)
+        _write(change.kind, change.name, change.after, by=by, note=reason)
     return None
+
+
+def check_submission(document: Document) -> None:
+    """Raise what `submit` would raise. Inside `atomic`: the registry is held until its end, so that `submit` then finds the same."""
+    hold_registry()
+    _checked_change(document)
+
+
+def hold_registry() -> None:
+    """Let nobody else change the registry until the end of the transaction, which must have begun."""
+    RegistryRevision.objects.select_for_update().get(pk=1)
 
 
 def checked(kind: DocumentKind, document: Document) -> Spec | None:
@@ -62,23 +88,33 @@ def checked(kind: DocumentKind, document: Document) -> Spec | None:
     return spec
 
 
+def waiting_change(kind: str, name: str) -> ChangeRequest | None:
+    """The proposal about this thing that waits for a second person, if any."""
+    return ChangeRequest.objects.filter(kind=kind, name=name, status=Status.PENDING).first()
+
+
+def is_outdated(request: ChangeRequest) -> bool:
+    """Whether the thing no longer says what it said when this was proposed."""
+    return not same_json(kind_named(request.kind).read(request.name), request.before)
+
+
 def approve(request: ChangeRequest, *, by: Actor, reason: str = "") -> bool:
     """Write a proposal in the name of who decides; False when it is outdated, and then it says so.
 
     Raises NotYoursError for who proposed it, ValidationError when it is decided already or cannot be written any more.
     """
     with transaction.atomic():
+        hold_registry()
         held = _pending(request)
         if held.proposed_by == by.id:
             raise NotYoursError("Who proposed a change cannot approve it: a second person must.")
         kind = kind_named(held.kind)
-        if kind.read(held.name) != held.before:
+        if is_outdated(held):
             _decide(held, Status.OUTDATED, by=by, reason=reason, action=actions.CHANGE_OUTDATED)
             return False
-        if held.after is not None:
-            kind.check(held.name, held.after)
+        after = checked(kind, Document(held.kind, held.name, held.after))
         _decide(held, Status.APPROVED, by=by, reason=reason, action=actions.CHANGE_APPROVED)
-        _write(kind, held.name, held.after, by=by, note=held.reason)
+        _write(kind, held.name, after, by=by, note=held.reason)
     return True
 
 
@@ -103,17 +139,51 @@ def withdraw(request: ChangeRequest, *, by: Actor) -> None:
 
 
 def changes_of(request: ChangeRequest) -> dict[str, dict[str, Any]]:
-    """What a proposal changes, by field, as pages show it."""
+    """What a proposal changes, by field. Pages show it through `tools.shown_changes`, which leaves out secrets."""
     return differences(request.before, request.after)
 
 
-def _propose(
-    kind: DocumentKind, name: str, before: Spec | None, after: Spec | None, *, by: Actor, reason: str
-) -> ChangeRequest:
-    if ChangeRequest.objects.filter(kind=kind.name, name=name, status=Status.PENDING).exists():
-        raise ValidationError(f"Another change of {name} waits for a decision already.")
+def _checked_change(document: Document) -> _Change:
+    """What the document changes; raises ValidationError unless it can be written, or proposed."""
+    kind = kind_named(document.kind)
+    before = kind.read(document.name)
+    after = None if document.spec is None else kind.complete(document.spec)
+    if same_json(before, after) or _only_switches_off(before, after):
+        return _Change(kind, document.name, before, after, needs_second_person=False)
+    if after is not None:
+        kind.check(document.name, after)
+    change = _Change(kind, document.name, before, after, needs_second_person=needs_second_person(kind))
+    if change.needs_second_person:
+        _check_proposal(change)
+    return change
+
+
+def _check_proposal(change: _Change) -> None:
+    """What would be found out when it is written; for one thing at most one proposal waits."""
+    if change.after is None:
+        _rehearse_removal(change.kind, change.name)
+    if waiting_change(change.kind.name, change.name) is not None:
+        raise ValidationError(f"Another change of {change.name} waits for a decision already.")
+
+
+def _rehearse_removal(kind: DocumentKind, name: str) -> None:
+    """Remove it and take that back: whether it can go only `delete` knows."""
+    with transaction.atomic():
+        kind.delete(name, by=_NOBODY, note="")
+        transaction.set_rollback(True)
+
+
+_NOBODY = Actor(id="nobody", kind="system", role="system")
+
+
+def _propose(change: _Change, *, by: Actor, reason: str) -> ChangeRequest:
     request = ChangeRequest.objects.create(
-        kind=kind.name, name=name, before=before, after=after, reason=reason[:500], proposed_by=by.id
+        kind=change.kind.name,
+        name=change.name,
+        before=change.before,
+        after=change.after,
+        reason=reason[:500],
+        proposed_by=by.id,
     )
     _record(request, actions.CHANGE_PROPOSED, by, {"reason": reason, "changes": changes_of(request)})
     return request
@@ -141,7 +211,7 @@ def _write(kind: DocumentKind, name: str, after: Spec | None, *, by: Actor, note
 
 
 def _only_switches_off(before: Spec | None, after: Spec | None) -> bool:
-    return set(differences(before, after)) == {"enabled"} and after is not None and after["enabled"] is False
+    return after is not None and set(differences(before, after)) == {"enabled"} and after["enabled"] is False
 
 
 def _record(request: ChangeRequest, action: str, by: Actor, details: dict[str, Any]) -> None:

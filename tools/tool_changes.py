@@ -1,6 +1,6 @@
 """Changing one tool from what it says now: switched on or off, or what an older version said; and checking what a form says.
 
-Each holds the tool's row while it reads and writes, so that nothing undoes what somebody else has just done.
+Each holds the registry while it reads and writes, so that nothing undoes what somebody else has just done.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit.actor import Actor
-from tools.changes import checked, needs_second_person, submit
+from tools.changes import checked, hold_registry, needs_second_person, submit
 from tools.documents import Document, kind_named
-from tools.models import ChangeRequest, Tool, ToolVersion
+from tools.models import ChangeRequest, ToolVersion
 from tools.versions import Definition
 
 TOOL_KIND: Final = "Tool"
@@ -50,7 +50,7 @@ def pending_change(name: str) -> ChangeRequest | None:
 
 def _change(name: str, changes: dict[str, Any], *, by: Actor, reason: str) -> ChangeRequest | None:
     with transaction.atomic():
-        Tool.objects.select_for_update().filter(name=name).first()
+        hold_registry()
         now = kind_named(TOOL_KIND).read(name)
         if now is None:
             raise ValidationError(f"{name} has no version yet: there is nothing to call.")

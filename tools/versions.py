@@ -24,6 +24,7 @@ from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
 from tools.governance.rate_limits import RateLimitFormatError, read_limit
 from tools.handlers import HANDLERS, UnusableHandlerError
+from tools.json_values import same_json
 from tools.models import ROLE_NAME_PATTERN, HandlerType, Tool, ToolVersion
 from tools.schemas import InvalidSchemaError, check_schema
 
@@ -79,17 +80,6 @@ def differences(old: Definition | None, new: Definition) -> dict[str, dict[str, 
         for name, value in after.items()
         if old is None or not same_json(before[name], value)
     }
-
-
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same. Python's own comparison takes true for 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    return bool(one == other)
 
 
 def check_definition(definition: Definition) -> None:

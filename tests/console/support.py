@@ -46,6 +46,11 @@ def text_of(response: Any) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", without_code)))
 
 
+def seen_on(client: Client, page: str) -> dict[str, str]:
+    """What the form on this page carries of what the thing said when it was opened."""
+    return {"seen": client.get(page).context["adminform"].form["seen"].value()}
+
+
 def views_of(user: User) -> list[AuditEvent]:
     return list(AuditEvent.objects.filter(actor_id=f"console:{user.pk}", action="console.viewed"))
 

@@ -12,7 +12,7 @@ from django.test import Client
 from agentbackend.foundation.outbound import OutboundPolicy
 from audit.actor import SYSTEM
 from audit.models import AuditEvent
-from tests.console.support import client_of, console_user, member_of, text_of
+from tests.console.support import client_of, console_user, member_of, seen_on, text_of
 from tests.tools.remote_mcp import RemoteMcp, Reply, remote_mcp, tool
 from tests.tools.remote_servers import imported, register, remove, row
 from tools import process
@@ -51,7 +51,7 @@ def form(**changes: Any) -> dict[str, Any]:
     return {
         "name": f"console-{uuid4().hex[:8]}", "title": "A server", "url": "https://mcp.example.org/mcp", "protocol": "auto",
         "credential": "", "credential_placement": "bearer", "credential_header": "", "timeout_seconds": "20", "owner": "",
-        "reason": "needed", **changes,
+        "change_reason": "needed", **changes,
     }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_a_server_is_registered_and_changed_in_the_name_of_who_did_it():
     assert (made.url, made.timeout_seconds, made.enabled) == ("https://mcp.example.org/mcp", 20.0, True)
     page = f"{SERVERS}{made.pk}/change/"
     assert "not asked yet" in text_of(client.get(page))
-    client.post(page, form(name="", title="Another title", _continue="1"))
+    client.post(page, form(name="", title="Another title", _continue="1", **seen_on(client, page)))
     made.refresh_from_db()
     assert (made.name, made.title) == (said["name"], "Another title")
     assert AuditEvent.objects.filter(action="remote_server.changed", actor_id=f"console:{user.pk}").count() == 2
@@ -109,7 +109,7 @@ def test_with_four_eyes_a_server_is_proposed_and_a_second_proposal_is_refused(cl
     assert "a second person must approve it" in text_of(response)
     assert ChangeRequest.objects.filter(kind="RemoteServer", name=said["name"]).count() == 1
     assert not RemoteServer.objects.filter(name=said["name"]).exists()
-    assert "waits for a second person" in text_of(client.post(f"{SERVERS}add/", said))
+    assert "waits for a decision already" in text_of(client.post(f"{SERVERS}add/", said))
 
 
 def test_a_server_is_switched_off_at_once_even_with_four_eyes(client: Client, server: RemoteServer, settings: Any):

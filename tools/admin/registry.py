@@ -45,7 +45,7 @@ from tools.admin.tool_pages import (
     waiting_text,
 )
 from tools.admin.versions import ComparePage, VersionsPage, carry_out_go_back
-from tools.changes import submit
+from tools.changes import hold_registry, submit
 from tools.models import CallerRole, ChangeRequest, HandlerType, Tool
 from tools.tool_changes import TOOL_KIND, pending_change, switch
 from tools.versions import Definition
@@ -186,9 +186,9 @@ class ToolAdmin(ModelAdmin):
         return tools.annotate(change_waits=Exists(waiting))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Tool | None:
-        """A change holds the row, so that no other undoes it."""
+        """A change holds the registry, so that no other undoes it."""
         if request.method == "POST" and _is_uuid(object_id):
-            Tool.objects.select_for_update().filter(pk=object_id).first()
+            hold_registry()
         tool: Tool | None = super().get_object(request, object_id, from_field)
         if tool is not None and not self.has_change_permission(request):
             _describe(tool)

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 from uuid import UUID
 
-from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
@@ -22,64 +20,41 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from audit.console_actor import request_actor
-from tools.admin.forms import ReasonForm
+from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm, to_page
 from tools.admin.remote_tools import RemoteToolsPage
-from tools.changes import checked, needs_second_person, submit
 from tools.documents import Document, Spec, kind_named
 from tools.mcp_client.discovery import discover
-from tools.models import ChangeRequest, RemoteServer, RemoteServerHealth, RemoteTool
+from tools.models import RemoteServer, RemoteServerHealth, RemoteTool
 
 KIND: Final = "RemoteServer"
-PROPOSED: Final = "Proposed: a second person must approve it before it counts."
 
 _WRITTEN_HERE = (
     "title", "url", "protocol", "credential", "credential_placement", "credential_header", "timeout_seconds", "owner",
 )  # fmt: skip
 
 
-class RemoteServerForm(forms.ModelForm):
+class RemoteServerForm(DocumentForm):
     """A server. Whether it is on is switched by its actions, not here."""
 
-    reason = forms.CharField(
-        required=False,
-        max_length=500,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Why: shown to whoever approves it, and in the audit trail.",
-    )
+    kind = KIND
 
     class Meta:
         model = RemoteServer
         fields = ("name", *_WRITTEN_HERE)
 
-    def clean(self) -> dict[str, Any]:
-        """Check it as a document, each problem at its field."""
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if not self.errors and "url" in self.fields:  # else a reader's page
-            self._check(self.document())
-        return cleaned
+    def document_name(self) -> str:
+        name: str = self.cleaned_data["name"] if self.instance._state.adding else self.instance.name
+        return name
 
-    def document(self) -> Document:
-        """What the form says."""
-        name = self.cleaned_data.get("name", self.instance.name)
+    def spec(self) -> Spec:
         said = {field: self.cleaned_data[field] for field in _WRITTEN_HERE}
-        return Document(KIND, name, {**said, "enabled": self.instance.enabled})
-
-    def _check(self, document: Document) -> None:
-        kind = kind_named(KIND)
-        try:
-            checked(kind, document)
-        except ValidationError as error:
-            self.add_error(None, error)
-        waiting = ChangeRequest.objects.filter(kind=KIND, name=document.name, status=ChangeRequest.Status.PENDING)
-        if needs_second_person(kind) and waiting.exists():
-            self.add_error(None, "Another change of this server waits for a second person.")
+        return {**said, "enabled": self.instance.enabled}
 
 
 @admin.register(RemoteServer)
-class RemoteServerAdmin(ModelAdmin):
+class RemoteServerAdmin(DocumentAdmin, ModelAdmin):
     """The list of servers and the page of one."""
 
     form = RemoteServerForm
@@ -97,7 +72,6 @@ class RemoteServerAdmin(ModelAdmin):
         (None, {"fields": (("name", "state"), "title", "url", ("protocol", "timeout_seconds"), "owner")}),
         ("Credential", {"fields": ("credential", ("credential_placement", "credential_header"))}),
         ("How it is", {"fields": (("offered", "changed", "asked"), ("last_ok", "last_failure"))}),
-        ("This change", {"fields": ("reason",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RemoteServer]:
@@ -109,50 +83,15 @@ class RemoteServerAdmin(ModelAdmin):
             tools_changed=Count("remote_tools", filter=Q(remote_tools__state=RemoteTool.State.CHANGED)),
         )
 
-    def get_readonly_fields(self, request: HttpRequest, obj: RemoteServer | None = None) -> tuple[str, ...]:
-        return ("name", *self.readonly_fields) if obj else self.readonly_fields
-
     def get_fieldsets(self, request: HttpRequest, obj: RemoteServer | None = None) -> Any:
         """A server that is not there yet is no way at all."""
+        about, credential, state, *rest = super().get_fieldsets(request, obj)
         if obj is not None:
-            return self.fieldsets
-        return ((None, {"fields": ("name", *_WRITTEN_HERE[:3], ("timeout_seconds", "owner"))}), *self.fieldsets[1::2])
+            return [about, credential, state, *rest]
+        return [(None, {"fields": ("name", *_WRITTEN_HERE[:3], ("timeout_seconds", "owner"))}), credential, *rest]
 
     def get_custom_urls(self) -> tuple[tuple[str, str, Any], ...]:
         return (("<uuid:server_id>/tools/", "tools_remoteserver_tools", RemoteToolsPage.as_view(model_admin=self)),)
-
-    # --- saving
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Removed by the action, which can say why not."""
-        return False
-
-    def save_model(self, request: HttpRequest, obj: RemoteServer, form: RemoteServerForm, change: bool) -> None:
-        """Write it, or propose it."""
-        reason = form.cleaned_data.get("reason", "")
-        request.proposal = submit(form.document(), by=request_actor(request), reason=reason)  # type: ignore[attr-defined]
-        if _proposed(request) is None:
-            obj.pk = RemoteServer.objects.values_list("pk", flat=True).get(name=obj.name)
-
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """A proposal is no addition yet."""
-        return None if _proposed(request) else super().log_addition(request, obj, message)
-
-    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """A proposal is no change yet."""
-        return None if _proposed(request) else super().log_change(request, obj, message)
-
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        return self._response(request) or super().response_add(request, obj, post_url_continue)
-
-    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
-        return self._response(request) or super().response_change(request, obj)
-
-    def _response(self, request: HttpRequest) -> HttpResponse | None:
-        if _proposed(request) is None:
-            return None
-        messages.info(request, PROPOSED)
-        return HttpResponseRedirect(reverse("admin:tools_remoteserver_changelist"))
 
     # --- actions
 
@@ -171,10 +110,6 @@ class RemoteServerAdmin(ModelAdmin):
     def has_switch_off_permission(self, request: HttpRequest, object_id: str = "") -> bool:
         """Who may change servers."""
         return bool(self.has_change_permission(request)) and _is_on(object_id) is True
-
-    def has_remove_permission(self, request: HttpRequest, object_id: str = "") -> bool:
-        """Who may delete servers."""
-        return request.user.has_perm("tools.delete_remoteserver")
 
     @action(description="Its tools", permissions=["show_tools"], url_path="show-tools", icon="build")
     def show_tools(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -195,7 +130,7 @@ class RemoteServerAdmin(ModelAdmin):
     def ask(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
         found = discover(get_object_or_404(RemoteServer, pk=object_id), by=request_actor(request))
         (messages.error if found.failure else messages.success)(request, found.summary)
-        return _to(tools_page(object_id))
+        return to_page(tools_page(object_id))
 
     @action(
         description="Switch on",
@@ -206,12 +141,12 @@ class RemoteServerAdmin(ModelAdmin):
         dialog={
             "title": "Switch this server on?",
             "description": "Its tools that are on can be called again, and it is asked for its tools.",
-            "form_class": ReasonForm,
+            "form_class": WhyForm,
             "form_submit_text": "Switch on",
         },
     )
-    def switch_on(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
-        return self._switch(request, object_id, enabled=True)
+    def switch_on(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
+        return self._switch(request, form, object_id, enabled=True)
 
     @action(
         description="Switch off",
@@ -222,12 +157,12 @@ class RemoteServerAdmin(ModelAdmin):
         dialog={
             "title": "Switch this server off?",
             "description": "Calls of its tools are refused within a second, and it is asked nothing.",
-            "form_class": ReasonForm,
+            "form_class": WhyForm,
             "form_submit_text": "Switch off",
         },
     )
-    def switch_off(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
-        return self._switch(request, object_id, enabled=False)
+    def switch_off(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
+        return self._switch(request, form, object_id, enabled=False)
 
     @action(
         description="Remove",
@@ -238,31 +173,19 @@ class RemoteServerAdmin(ModelAdmin):
         dialog={
             "title": "Remove this server?",
             "description": "Its tools in the registry must be switched off first; they stay, and cannot be called.",
-            "form_class": ReasonForm,
+            "form_class": WhyForm,
             "form_submit_text": "Remove",
         },
     )
-    def remove(self, request: HttpRequest, form: ReasonForm, object_id: str) -> HttpResponse:
-        name = get_object_or_404(RemoteServer, pk=object_id).name
-        if self._submit(request, Document(KIND, name, None), f"{name} is removed."):
-            return _to(reverse("admin:tools_remoteserver_changelist"))
-        return _to(reverse("admin:tools_remoteserver_change", args=[object_id]))
+    def remove(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
+        return self.remove_document(request, object_id, form.cleaned_data["reason"])
 
-    def _switch(self, request: HttpRequest, object_id: str, *, enabled: bool) -> HttpResponse:
+    def _switch(self, request: HttpRequest, form: WhyForm, object_id: str, *, enabled: bool) -> HttpResponse:
         name = get_object_or_404(RemoteServer, pk=object_id).name
         spec: Spec = {**(kind_named(KIND).read(name) or {}), "enabled": enabled}
-        self._submit(request, Document(KIND, name, spec), f"{name} is {'on' if enabled else 'off'}.")
-        return _to(reverse("admin:tools_remoteserver_change", args=[object_id]))
-
-    def _submit(self, request: HttpRequest, document: Document, done: str) -> bool:
-        """Write or propose it and say so; False when it cannot be."""
-        try:
-            proposal = submit(document, by=request_actor(request))
-        except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
-            return False
-        messages.success(request, PROPOSED if proposal else done)
-        return True
+        done = f"{name} is {'on' if enabled else 'off'}."
+        self.submit_document(request, Document(KIND, name, spec), done, form.cleaned_data["reason"])
+        return to_page(reverse("admin:tools_remoteserver_change", args=[object_id]))
 
     # --- showing
 
@@ -349,11 +272,6 @@ def tools_page(server_id: object) -> str:
     return reverse("admin:tools_remoteserver_tools", args=[server_id])
 
 
-def _proposed(request: HttpRequest) -> ChangeRequest | None:
-    found: ChangeRequest | None = getattr(request, "proposal", None)
-    return found
-
-
 def _state(server: RemoteServer) -> tuple[str, str]:
     """In a word, and its colour."""
     health = _health(server)
@@ -376,8 +294,3 @@ def _is_on(object_id: str) -> bool | None:
         return RemoteServer.objects.filter(pk=UUID(str(object_id))).values_list("enabled", flat=True).first()
     except ValueError:
         return None
-
-
-def _to(address: str) -> HttpResponse:
-    """A dialog posts from a script, which follows this header."""
-    return HttpResponse(headers={"HX-Redirect": address})

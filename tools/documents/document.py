@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from audit.actor import Actor
+from tools.json_values import same_json
 
 Spec: TypeAlias = dict[str, Any]
 """What a thing says, as JSON values under the names of its fields; complete, with every default written out."""
@@ -87,5 +90,12 @@ def differences(before: Spec | None, after: Spec | None) -> dict[str, dict[str, 
     return {
         name: {"before": old.get(name), "after": new.get(name)}
         for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name) or (name in old) != (name in new)
+        if (name in old) != (name in new) or not same_json(old.get(name), new.get(name))
     }
+
+
+def fingerprint(spec: Spec | None) -> str:
+    """A short text that is another one when the spec is; empty for what is not there."""
+    if spec is None:
+        return ""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:32]

@@ -20,7 +20,8 @@ from tools.credentials import name_problem
 from tools.documents.document import Spec, differences, register_kind
 from tools.documents.fields import completed
 from tools.governance.explanations import inheritance
-from tools.governance.roles import CircularRoleError, check_inheritance
+from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
+from tools.json_values import same_json
 from tools.models import ArgumentRule, CallerRole, DenyRule, HandlerType, RemoteServer, Tool
 from tools.schemas import InvalidSchemaError, check_schema
 from tools.versions import Definition, check_fields, publish_version, retire_tool, switch_tool
@@ -95,7 +96,11 @@ class ToolKind:
             tool.save(update_fields=[*changed, "updated_at"])
             details = {"note": note, "changes": differences(before, changed)}
             audit.record(actions.TOOL_DESCRIBED, actor=by, target=Target("tool", name), details=details)
-        publish_version(tool, definition_of(spec), by=by, note=note)
+        definition = definition_of(spec)
+        served = Definition.of(tool.current_version) if tool.current_version else None
+        # a version that is served already is not checked again: it could not be switched off otherwise
+        if served is None or not same_json(served.as_dict(), definition.as_dict()):
+            publish_version(tool, definition, by=by, note=note)
         switch_tool(tool, enabled=spec["enabled"], by=by, note=note)
 
     def delete(self, name: str, *, by: Actor, note: str) -> None:
@@ -147,9 +152,15 @@ class RoleKind:
         _record(actions.ROLE_CHANGED, role, name, before, spec, by, note)
 
     def delete(self, name: str, *, by: Actor, note: str) -> None:
-        """The two roles that the rules themselves know stay."""
-        if name in ("user", "admin"):
+        """The two roles that the rules themselves know stay. Roles that inherit this one lose its rights, which is recorded, too."""
+        if name in (USER, ADMIN):
             raise ValidationError(f"The role {name!r} is part of the rules and cannot be removed.")
+        for heir in CallerRole.objects.filter(inherits__name=name).order_by("name"):
+            before = self.read(heir.name) or {}
+            after = {**before, "inherits": [role for role in before["inherits"] if role != name]}
+            _record(
+                actions.ROLE_CHANGED, heir, heir.name, before, after, by, f"The role {name} is removed. {note}".strip()
+            )
         _delete(actions.ROLE_CHANGED, CallerRole.objects.get(name=name), name, self.read(name), by, note)
 
 
@@ -314,11 +325,18 @@ def rule_name(rule: DenyRule | ArgumentRule) -> str:
     return f"{rule.tool.name if rule.tool else ANY}/{rule.role or ANY}"
 
 
+def _parts(name: str) -> tuple[str, str] | None:
+    """Tool and role of a rule's name, as written; nothing when it is not one, so that no rule has two names."""
+    tool, separator, role = name.partition("/")
+    return (tool, role) if tool and separator and role else None
+
+
 def _tool_and_role(name: str) -> tuple[Tool | None, str]:
     """The tool and role of a rule's name; raises ValidationError when there is no such tool."""
-    tool_name, separator, role = name.partition("/")
-    if not separator:
-        raise ValidationError(f"{name!r} is not the name of a rule: expected tool/role, with * for all.")
+    parts = _parts(name)
+    if parts is None:
+        raise ValidationError(f"{name!r} is not the name of a rule: expected tool/role, with {ANY} for all.")
+    tool_name, role = parts
     tool = None if tool_name == ANY else Tool.objects.filter(name=tool_name).first()
     if tool is None and tool_name != ANY:
         raise ValidationError(f"There is no tool {tool_name!r}.")
@@ -326,14 +344,20 @@ def _tool_and_role(name: str) -> tuple[Tool | None, str]:
 
 
 def _deny_rules(name: str) -> models.QuerySet[DenyRule]:
-    tool_name, _, role = name.partition("/")
+    parts = _parts(name)
+    if parts is None:
+        return DenyRule.objects.none()
+    tool, role = parts
     of_role = DenyRule.objects.filter(role="" if role == ANY else role)
-    return of_role.filter(tool=None) if tool_name == ANY else of_role.filter(tool__name=tool_name)
+    return of_role.filter(tool=None) if tool == ANY else of_role.filter(tool__name=tool)
 
 
 def _argument_rules(name: str) -> models.QuerySet[ArgumentRule]:
-    tool_name, _, role = name.partition("/")
-    return ArgumentRule.objects.filter(tool__name=tool_name, role="" if role == ANY else role)
+    parts = _parts(name)
+    if parts is None:
+        return ArgumentRule.objects.none()
+    tool, role = parts
+    return ArgumentRule.objects.filter(tool__name=tool, role="" if role == ANY else role)
 
 
 def _validate(row: models.Model, *, unique: bool) -> None:

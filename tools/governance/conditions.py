@@ -2,7 +2,8 @@
 
 A rule binds one role, or (with an empty role) everybody. Of the rules for roles, those nearest to the caller's own count: a rule
 for the caller's role takes the place of the rules of roles that it inherits, and so on upwards. So `manager`, who inherits
-`analyst`, can be given a wider range than `analyst`. Rules for everybody always bind, `admin` too.
+`analyst`, can be given a wider range than `analyst`. Rules for everybody always bind, `admin` too. A role that nobody has described
+inherits `user`, here as everywhere.
 """
 
 from __future__ import annotations
@@ -56,21 +57,23 @@ def binding(
     if not conditions:
         return []
     role = actor_role or USER
-    start = [role] if role in inheritance or role in (ADMIN, USER) else [role, USER]
-    nearest = _nearest(start, inheritance, {c.role: c for c in conditions if c.role}, frozenset())
-    return [c for c in conditions if not c.role] + list(nearest.values())
+    known = inheritance if role in inheritance or role in (ADMIN, USER) else {**inheritance, role: frozenset({USER})}
+    nearest = _nearest(role, known, {condition.role for condition in conditions if condition.role})
+    return sorted((c for c in conditions if not c.role or c.role in nearest), key=lambda condition: condition.role)
 
 
-def _nearest(
-    roles: Sequence[str], inheritance: Inheritance, by_role: dict[str, ArgumentCondition], seen: frozenset[str]
-) -> dict[str, ArgumentCondition]:
-    """From each of these roles up to the first that has a condition, along every line of inheritance."""
-    found: dict[str, ArgumentCondition] = {}
-    for role in roles:
-        if role in seen:
+def _nearest(role: str, inheritance: Inheritance, ruled: set[str]) -> set[str]:
+    """From this role up to the first that has a rule, along every line of inheritance."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [role]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
             continue
-        if role in by_role:
-            found[role] = by_role[role]
+        seen.add(name)
+        if name in ruled:
+            found.add(name)
         else:
-            found |= _nearest(sorted(inheritance.get(role, ())), inheritance, by_role, seen | {role})
+            waiting.extend(inheritance.get(name, ()))
     return found
