@@ -36,6 +36,7 @@ from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools import process as tool_process
 from tools.builtin import debug
+from tools.http_endpoint import sending
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Service:
         if self._model_port is not None:
             await self._model_port.aclose()
         await self.authenticator.aclose()
+        await sending.close_client()
         await self.database.close()
         await asyncio.to_thread(shutdown_telemetry)
         logger.info("the service has stopped")

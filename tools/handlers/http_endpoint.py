@@ -52,9 +52,7 @@ class HttpEndpointHandler:
 
 
 async def _value(endpoint: EndpointSettings, request: Outgoing, invocation: ToolInvocation) -> Any:
-    response = await send(
-        request, follow_redirects=endpoint.follow_redirects, seconds=max(0.1, invocation.seconds_left)
-    )
+    response = await send(request, follow_redirects=endpoint.follow_redirects, seconds=invocation.seconds_left + 1)
     try:
         if response.status_code in endpoint.success_statuses:
             return await read_answer(response, endpoint)

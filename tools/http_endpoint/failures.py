@@ -78,6 +78,9 @@ def exception_failure(error: Exception, endpoint: EndpointSettings, invocation: 
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         _log(endpoint, invocation, "connect", note=str(error) or type(error).__name__)
         return ToolError(f"{service} cannot be reached at the moment. Try again later.", retryable=True)
+    if isinstance(error, httpx.TimeoutException):
+        _log(endpoint, invocation, "timeout", note=type(error).__name__)
+        return _may_pass(f"{service} did not answer in time.", invocation)
     _log(endpoint, invocation, "broken", note=f"{type(error).__name__}: {error}")
     return _may_pass(f"{service} ended the connection before it had answered.", invocation)
 

@@ -22,7 +22,8 @@ _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[OutboundPolicy, Gua
 async def send(request: Outgoing, *, follow_redirects: bool, seconds: float) -> httpx.Response:
     """Send a request; returns with the headers, whoever calls reads and closes the answer.
 
-    `seconds` bounds each step. The call as a whole is bounded by who made it: the door cancels it.
+    `seconds` bounds each step and is longer than the call may take: the call as a whole is cancelled by the door when its time
+    is up.
     """
     client = shared_client()
     timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
