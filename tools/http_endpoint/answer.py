@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from agentbackend.foundation.outbound import OutboundTooLargeError, read_bounded
+from agentbackend.foundation.outbound import OutboundError, OutboundRefusedError, OutboundTooLargeError, read_bounded
 from tools.credentials import REDACTED
 from tools.http_endpoint import json_pointer
 from tools.http_endpoint.settings import EndpointSettings, ResponseMap
@@ -62,7 +62,7 @@ async def read_excerpt(response: httpx.Response, limit: int = 16 * 1024) -> str:
         return ""
     try:
         body = await read_bounded(response, limit)
-    except (OutboundTooLargeError, httpx.HTTPError):
+    except (OutboundError, httpx.HTTPError):
         return ""
     if not _is_json(content_type):
         return _one_line(body.decode(errors="replace"))
@@ -98,6 +98,8 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     except OutboundTooLargeError as error:
         message = f"Its answer is longer than the {limit} bytes that this tool reads. Ask for less."
         raise UnusableAnswerError(message, f"more than {limit} bytes") from error
+    except OutboundRefusedError as error:
+        raise UnusableAnswerError("Its answer cannot be decompressed.", str(error)) from error
 
 
 def _parsed(body: bytes) -> Any:

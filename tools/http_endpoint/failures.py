@@ -81,7 +81,7 @@ def exception_failure(error: Exception, endpoint: EndpointSettings, invocation: 
     if isinstance(error, httpx.TimeoutException):
         _log(endpoint, invocation, "timeout", note=type(error).__name__)
         return _may_pass(f"{service} did not answer in time.", invocation)
-    _log(endpoint, invocation, "broken", note=f"{type(error).__name__}: {error}")
+    _log(endpoint, invocation, "broken", note=type(error).__name__)  # its text may repeat what was sent
     return _may_pass(f"{service} ended the connection before it had answered.", invocation)
 
 
@@ -126,9 +126,10 @@ def _refusal(status: int, endpoint: EndpointSettings, invocation: ToolInvocation
 
 def _refused(error: OutboundError, endpoint: EndpointSettings, invocation: ToolInvocation) -> ToolError:
     _log(endpoint, invocation, "refused", note=str(error))
+    service = f"The service behind {invocation.tool}"
     if isinstance(error, OutboundRefusedError):
-        return ToolError(f"The service behind {invocation.tool} may not be used from here. {_OPERATOR}")
-    return ToolError(f"The service behind {invocation.tool} did not answer in time. {_effect(invocation)}".rstrip())
+        return ToolError(f"{service} may not be used from here: its address or its answer is refused. {_OPERATOR}")
+    return ToolError(f"{service} did not answer in time. {_effect(invocation)}".rstrip())
 
 
 def _is_tls(error: BaseException) -> bool:

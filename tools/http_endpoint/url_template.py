@@ -16,7 +16,7 @@ import httpx
 
 MAX_URL_LENGTH: Final = 8000
 
-_FORM = re.compile(r"(?i)(https?)://([^/?#\\\s{}@]+)([^?#]*)(?:\?([^#]*))?(#.*)?")
+_FORM = re.compile(r"(?i)(https?)://([^/?#\\\s{}@]+)((?:/[^?#]*)?)(?:\?([^#]*))?(#.*)?")
 _NAME = re.compile(r"\{([A-Za-z0-9_.~-]{1,64})\}")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LITERAL = "/:@!$&'()*+,;=%~-._"
@@ -79,12 +79,12 @@ class UrlTemplate:
         for name, value in values.items():
             if not value:
                 raise UnfitPathError(f"{name!r} must not be empty: it is part of the address.")
-            if _has_dots(value.replace("\\", "/")):
+            if _has_dots(value):
                 raise UnfitPathError(f"{name!r} must not have '.' or '..' as a part of the address.")
         path = "".join(
             quote(values[part], safe="") if is_name else quote(part, safe=_LITERAL) for part, is_name in self._parts()
         )
-        if _has_dots(unquote(path)):
+        if _has_dots(path):
             raise UnfitPathError("The arguments make an address with '.' or '..' in it.")
         whole = "&".join(part for part in (self.query, query) if part)
         target = f"{path}?{whole}" if whole else path
@@ -100,7 +100,7 @@ class UrlTemplate:
 def _origin(scheme: str, authority: str) -> httpx.URL:
     try:
         url = httpx.URL(f"{scheme}://{authority}/")
-        usable = bool(url.raw_host) and url.port != 0
+        usable = bool(url.raw_host) and (url.port is None or 0 < url.port < 65536)
     except (httpx.InvalidURL, ValueError) as error:
         raise InvalidTemplateError(f"{authority!r} is no host with an optional port") from error
     if not usable:
@@ -109,5 +109,7 @@ def _origin(scheme: str, authority: str) -> httpx.URL:
 
 
 def _has_dots(path: str) -> bool:
-    """Whether a segment is one that leads elsewhere."""
-    return any(unquote(segment) in (".", "..") for segment in path.split("/"))
+    """Whether a segment is one that leads elsewhere, also for a server that decodes more than once."""
+    for _ in range(3):
+        path = unquote(path)
+    return any(segment in (".", "..") for segment in path.replace("\\", "/").split("/"))
