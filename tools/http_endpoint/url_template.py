@@ -100,7 +100,7 @@ class UrlTemplate:
 def _origin(scheme: str, authority: str) -> httpx.URL:
     try:
         url = httpx.URL(f"{scheme}://{authority}/")
-        usable = bool(url.raw_host) and (url.port is None or 0 < url.port < 65536)
+        usable = bool(url.raw_host.strip(b".")) and (url.port is None or 0 < url.port < 65536)
     except (httpx.InvalidURL, ValueError) as error:
         raise InvalidTemplateError(f"{authority!r} is no host with an optional port") from error
     if not usable:
