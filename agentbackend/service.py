@@ -36,6 +36,7 @@ from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools import process as tool_process
 from tools.builtin import debug
+from tools.http_endpoint import sending
 from tools.mcp_client.loading import close_connections
 from tools.mcp_server.open_requests import OpenRequests
 
@@ -127,6 +128,7 @@ class Service:
         if self._model_port is not None:
             await self._model_port.aclose()
         await self.authenticator.aclose()
+        await sending.close_client()
         await self.database.close()
         await asyncio.to_thread(shutdown_telemetry)
         logger.info("the service has stopped")

@@ -63,6 +63,8 @@ def configure_logging(level: str, *, debug: bool) -> None:
                 "httpx": {"level": "WARNING"},
                 "httpx2": {"level": "WARNING"},
                 "mcp": {"level": "WARNING"},  # two lines for each request to /mcp
+                "httpcore": {"level": "WARNING"},  # answers' headers, when everything is logged
+                "httpcore2": {"level": "WARNING"},
                 "openai": {"level": "WARNING"},
                 "django.server": {"level": "WARNING"},
                 "django_structlog": {"level": "ERROR"},  # the end of each request has a line of ours

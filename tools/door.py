@@ -21,6 +21,7 @@ from math import ceil
 from typing import Any, Final
 
 import orjson
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
 
 from agentbackend.foundation import metrics
 from audit import actions
@@ -45,7 +46,7 @@ MAX_ARGUMENT_BYTES: Final = 64 * 1024
 MAX_MESSAGE_LENGTH: Final = 2000
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
-_FIRST_PAUSE_SECONDS = 0.1
+_grown_pause = wait_exponential(multiplier=0.1, max=10)
 _slots = CallSlots()
 
 
@@ -244,7 +245,8 @@ async def _execute_now(
             value = await _with_retries(tool, arguments, _invocation(passing, tool, credentials))
     except ToolError as error:
         message = _bounded(credentials.hide(error.message))
-        return _failed(passing, ToolOutcome.FAILED, message, retryable=error.retryable)
+        failed = _failed(passing, ToolOutcome.FAILED, message, retryable=error.retryable)
+        return replace(failed, retry_after_seconds=error.retry_after_seconds)
     except TimeoutError as error:
         if limit.expired():
             return _failed(passing, ToolOutcome.TIMED_OUT, _late(tool), retryable=_may_repeat(tool))
@@ -263,17 +265,21 @@ async def _with_retries(tool: RegisteredTool, arguments: dict[str, Any], invocat
     handler = HANDLERS.get(tool.handler_type)
     if handler is None:
         raise UnusableHandlerError(f"there is no handler for {tool.handler_type!r}")
-    tries_left = tool.max_retries if tool.definition.side_effects is not SideEffects.UNSAFE else 0
-    pause = _FIRST_PAUSE_SECONDS
-    while True:
-        try:
-            return await handler.execute(tool.handler, arguments, invocation)
-        except ToolError as error:
-            if not error.retryable or tries_left == 0 or invocation.seconds_left <= pause:
-                raise
-        tries_left -= 1
-        await asyncio.sleep(pause)
-        pause *= 2
+    tries = 1 + (tool.max_retries if _may_repeat(tool) else 0)
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, ToolError) and error.retryable),
+        wait=_pause,
+        stop=lambda state: state.attempt_number >= tries or state.upcoming_sleep >= invocation.seconds_left,
+        reraise=True,
+    )
+    return await retrying(handler.execute, tool.handler, arguments, invocation)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Longer after each try, and not shorter than the tool said."""
+    error = state.outcome.exception() if state.outcome else None
+    asked_for = error.retry_after_seconds if isinstance(error, ToolError) else 0.0
+    return max(asked_for, _grown_pause(state))
 
 
 def _invocation(passing: _Passing, tool: RegisteredTool, credentials: Credentials) -> ToolInvocation:
@@ -286,6 +292,7 @@ def _invocation(passing: _Passing, tool: RegisteredTool, credentials: Credential
         actor=context.actor,
         credentials=credentials,
         deadline=time.monotonic() + tool.timeout_seconds,
+        side_effects=tool.definition.side_effects,
         run_id=context.run_id,
         progress=_hiding(context.progress, credentials),
     )

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from audit.actor import Actor
-from tools.calls import ProgressListener
+from tools.calls import ProgressListener, SideEffects
 from tools.credentials import Credentials
 
 
 class ToolError(Exception):
     """A tool cannot do what was asked; the text is shown to the model and to the user.
 
-    Write what went wrong and what would help. `retryable` says that the same call may succeed in a moment.
+    Write what went wrong and what would help. `retryable` says that the same call may succeed in a moment, and
+    `retry_after_seconds` that it cannot before; the door repeats it where the tool allows that and time is left.
     """
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, retry_after_seconds: float = 0.0) -> None:
         self.message = message
         self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
 
 
@@ -38,6 +40,7 @@ class ToolInvocation:
     actor: Actor
     credentials: Credentials
     deadline: float
+    side_effects: SideEffects = SideEffects.UNSAFE
     run_id: UUID | None = None
     progress: ProgressListener | None = None
 

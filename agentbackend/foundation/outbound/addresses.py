@@ -6,6 +6,7 @@ and which takes NAT64, 6to4 and unassigned IPv6 space as global (checked on 3.11
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
@@ -67,3 +68,16 @@ def is_public(address: IPAddress) -> bool:
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _CLOSED_V4)
     return address in _OPEN_V6 and not any(address in network for network in _CLOSED_V6)
+
+
+def written_address(host: str) -> IPAddress | None:
+    """The address that a URL's host spells out, also as `127.1`, `0x7f000001` or `2130706433`; None for a name."""
+    text = host.removeprefix("[").removesuffix("]").rstrip(".")
+    try:
+        return read_address(text)
+    except ValueError:
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(text))
+    except (OSError, UnicodeError):
+        return None

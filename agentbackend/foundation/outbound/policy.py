@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from agentbackend.foundation.outbound.addresses import IPAddress, is_public, read_address
+from agentbackend.foundation.outbound.addresses import IPAddress, is_public, read_address, written_address
 from agentbackend.foundation.outbound.errors import OutboundPolicyError, OutboundRefusedError
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -168,6 +168,19 @@ class OutboundPolicy:
             raise OutboundRefusedError("an URL with credentials is not allowed")
         if not host:
             raise OutboundRefusedError("the URL names no host")
+
+    def check_written_host(self, host: str, port: int) -> None:
+        """Refuse what needs no resolver to be told from a public host: addresses in any spelling, and localhost.
+
+        For forms: what a name leads to is checked when it is connected to.
+        """
+        name = host.lower().rstrip(".")
+        is_local_name = name == "localhost" or name.endswith(".localhost")
+        address = written_address("127.0.0.1" if is_local_name else name)
+        if address is None or is_public(address) or self._is_allowed(address, port):
+            return
+        if not any(target.matches_name(name, port) for target in self.allowed):
+            raise OutboundRefusedError(f"the host {host!r} is not a public one")
 
     async def route(self, host: str, port: int) -> Route:
         """Resolve and check a target: every address must be public or allowed, else OutboundRefusedError.
