@@ -6,13 +6,15 @@ out of whatever a tool hands back.
 
 from __future__ import annotations
 
+import html
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
+from urllib.parse import quote, quote_plus
 
-import orjson
 from django.conf import settings
 
 from tools.vault import CREDENTIAL, Sealed, VaultError, open_sealed
@@ -22,16 +24,21 @@ logger = logging.getLogger(__name__)
 REDACTED: Final = "[redacted]"
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
-_SHORTEST_HIDDEN = 6  # a shorter value would take ordinary words out of a result
-_OWN_PREFIXES = ("PG", "DJANGO_", "DATABASE_", "AGENTBACKEND_")
+SHORTEST_HIDDEN: Final = 6
+"""Characters of the shortest value that is taken out of results: a shorter one would take ordinary words with it."""
+
+# What the service or a package in it reads from the environment; proxies' addresses hold passwords.
+_OWN_PREFIXES = ("PG", "DJANGO_", "DATABASE_", "AGENTBACKEND_", "OTEL_")
+_OWN_SUFFIXES = ("_PROXY",)
 
 
 class MissingCredentialError(Exception):
-    """A credential that the tool requires is not set: an operator sets it. Names it to operators, not to models."""
+    """A credential that the tool requires is not there: an operator sets it. Names it to operators, not to models."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, problem: str = "is not set") -> None:
         self.name = name
-        super().__init__(f"the credential {name} is not set")
+        self.problem = problem
+        super().__init__(f"the credential {name} {problem}")
 
 
 class Credentials(Mapping[str, str]):
@@ -55,11 +62,13 @@ class Credentials(Mapping[str, str]):
         return f"Credentials({', '.join(self._values)})"
 
     def hide(self, text: str) -> str:
-        """The text with every value replaced, also where it stands as JSON writes it."""
-        for value in self._values.values():
-            if len(value) >= _SHORTEST_HIDDEN:
-                in_json = orjson.dumps(value).decode()[1:-1]
-                text = text.replace(value, REDACTED).replace(in_json, REDACTED)
+        """The text with every value replaced, also where it stands as JSON, an address or HTML writes it.
+
+        The longest first: a value may begin with another, and what follows it would stay.
+        """
+        hidden = {form for value in self._values.values() if len(value) >= SHORTEST_HIDDEN for form in _forms(value)}
+        for form in sorted(hidden, key=len, reverse=True):
+            text = text.replace(form, REDACTED)
         return text
 
 
@@ -96,7 +105,7 @@ def name_problem(name: str) -> str:
     if not _NAME.fullmatch(name):
         return f"{name!r} is not a credential's name: capitals, digits and underscores, like API_KEY."
     own = name in settings.SCHEME and "_TOOL_" not in name
-    if own or name.startswith(_OWN_PREFIXES):
+    if own or name.startswith(_OWN_PREFIXES) or name.endswith(_OWN_SUFFIXES):
         return f"{name} is a setting of the service itself and cannot be a tool's credential."
     return ""
 
@@ -105,7 +114,9 @@ def _value(name: str, vault: Mapping[str, Sealed]) -> str:
     if name_problem(name):
         raise MissingCredentialError(name)
     sealed = vault.get(name)
-    value = _environment().get(name, "").strip() if sealed is None else _opened(name, sealed)
+    if sealed is not None:
+        return _opened(name, sealed)
+    value = _environment().get(name, "").strip()
     if not value:
         raise MissingCredentialError(name)
     return value
@@ -115,8 +126,22 @@ def _opened(name: str, sealed: Sealed) -> str:
     try:
         return open_sealed(sealed, purpose=CREDENTIAL, name=name)
     except VaultError as error:
-        logger.error("a stored credential cannot be opened", extra={"credential": name, "reason": str(error)})
-        return ""
+        # in the text: logs redact what stands under a name like "credential"
+        logger.error("the stored credential %s cannot be opened: %s", name, error)
+        raise MissingCredentialError(name, f"is stored and cannot be opened: {error}") from None
+
+
+def _forms(value: str) -> set[str]:
+    """A value as it is, and as others write it back: JSON with and without escapes, parts of an address, HTML."""
+    return {
+        value,
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        json.dumps(value)[1:-1],
+        quote(value, safe="", errors="replace"),
+        quote(value, errors="replace"),
+        quote_plus(value, errors="replace"),
+        html.escape(value),
+    }
 
 
 def _environment() -> Mapping[str, str]:

@@ -203,7 +203,7 @@ def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
             "An operator of this service can set it up."
         )
         raise Refusal(
-            ToolOutcome.MISSING_CREDENTIAL, "missing_credential", message, note=f"{error.name} is not set"
+            ToolOutcome.MISSING_CREDENTIAL, "missing_credential", message, note=f"{error.name} {error.problem}"
         ) from error
 
 

@@ -7,30 +7,33 @@ happens to it. The field's name makes the audit trail and pages leave it out.
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeAlias
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 import audit
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
-from tools.credentials import CredentialSource, is_in_environment, name_problem
-from tools.documents import Spec, kind_named, register_kind
+from tools.credentials import SHORTEST_HIDDEN, CredentialSource, is_in_environment, name_problem
+from tools.documents import Spec, register_kind
 from tools.documents.fields import completed
-from tools.models import ChangeRequest, RemoteServer, StoredCredential, Tool
+from tools.models import ChangeRequest, RegistryRevision, RemoteServer, StoredCredential, Tool
 from tools.vault import CREDENTIAL, Sealed, VaultError, active_kid, open_sealed, seal
 
 KIND: Final = "Credential"
 MAX_VALUE_BYTES: Final = 16 * 1024
 _WRITTEN = "vault:v1"
 _BATCH = 50
+
+_Reseal: TypeAlias = Callable[[str], str]
 
 
 class CredentialKind:
@@ -83,17 +86,26 @@ class CredentialKind:
         stored.delete()
 
 
+@sensitive_variables()
 def seal_value(name: str, value: str) -> str:
-    """A value as documents hold it. Raises ValidationError, keyed by `value`, that says nothing of the value."""
-    cleaned = value.strip("\r\n")
-    if not cleaned.strip():
+    """A value as documents hold it, without the white space around it, as one from the environment is read.
+
+    Raises ValidationError, keyed by `value`, that says nothing of the value.
+    """
+    cleaned = value.strip()
+    if not cleaned:
         raise ValidationError({"value": ["The value is empty."]})
-    if len(cleaned.encode()) > MAX_VALUE_BYTES or "\0" in cleaned:
+    if len(cleaned) < SHORTEST_HIDDEN:
+        too_short = (
+            f"At least {SHORTEST_HIDDEN} characters: a shorter value could not be taken out of what tools answer."
+        )
+        raise ValidationError({"value": [too_short]})
+    if len(cleaned.encode(errors="replace")) > MAX_VALUE_BYTES or "\0" in cleaned:
         raise ValidationError({"value": [f"At most {MAX_VALUE_BYTES} bytes, without NUL characters."]})
     try:
         return written(seal(cleaned, purpose=CREDENTIAL, name=name))
     except VaultError as error:
-        raise ValidationError({"value": [str(error)]}) from error
+        raise ValidationError({"value": [str(error)]}) from None
 
 
 def written(sealed: Sealed) -> str:
@@ -108,7 +120,7 @@ def sealed_from(text: str) -> Sealed:
     try:
         if form == _WRITTEN and kid:
             return Sealed(kid, base64.b64decode(encoded, validate=True))
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and what is not ASCII another
         pass
     raise VaultError("it is no sealed value")
 
@@ -127,9 +139,9 @@ class CredentialState:
     used_by: list[str] = field(default_factory=list)
 
     @property
-    def set_at(self) -> datetime | None:
-        """When its stored value was set."""
-        return self.stored.set_at if self.stored else None
+    def awaits_rotation(self) -> bool:
+        """Whether it can be opened, with a key that is no longer the first."""
+        return self.stored is not None and not self.problem and self.stored.kid != active_kid()
 
 
 def credential_states(names: Iterable[str] | None = None) -> list[CredentialState]:
@@ -181,62 +193,87 @@ def rotate_credentials(*, by: Actor, dry_run: bool = False) -> Rotation:
 
     Done in small transactions: it can be interrupted and repeated, and calls go on meanwhile. Raises VaultError without a key.
     """
-    kid = active_kid()
-    if not kid:
+    if not active_kid():
         raise VaultError("VAULT_KEYS is not set: there is no key to seal under.")
-    names = list(StoredCredential.objects.exclude(kid=kid).order_by("name").values_list("name", flat=True))
+    stored = StoredCredential.objects.values_list("name", flat=True)
+    names = sorted({*stored, *_waiting_proposals().values_list("name", flat=True)})
     done = Rotation([], [])
     for start in range(0, len(names), _BATCH):
         with transaction.atomic():
-            for stored in StoredCredential.objects.select_for_update().filter(name__in=names[start : start + _BATCH]):
-                _reseal(stored, done, by=by, dry_run=dry_run)
-    for request in ChangeRequest.objects.filter(kind=KIND, status=ChangeRequest.Status.PENDING):
-        _reseal_proposal(request, done, dry_run=dry_run)
+            if not dry_run:
+                RegistryRevision.objects.select_for_update().get(pk=1)  # in the order of every other change
+            for name in names[start : start + _BATCH]:
+                _rotate(name, done, by=by, dry_run=dry_run)
     return done
 
 
-def _reseal(stored: StoredCredential, done: Rotation, *, by: Actor, dry_run: bool) -> None:
-    former = stored.kid
-    try:
-        value = open_sealed(Sealed(stored.kid, bytes(stored.sealed)), purpose=CREDENTIAL, name=stored.name)
-    except VaultError:
-        done.unreadable.append(stored.name)
+def _rotate(name: str, done: Rotation, *, by: Actor, dry_run: bool) -> None:
+    """A credential and what is proposed for it, together: a proposal stays good as long as it says what is stored."""
+    reseal = _resealing(name)
+    stored = StoredCredential.objects.filter(name=name).first()
+    if stored is not None:
+        _rotate_stored(stored, reseal, done, by=by, dry_run=dry_run)
+    # only if it still waits: who decides at this moment comes first, and what is decided keeps no value
+    proposal = _waiting_proposals().select_for_update().filter(name=name).first()
+    if proposal is not None:
+        _rotate_proposal(proposal, reseal, done, by=by, dry_run=dry_run)
+
+
+def _rotate_stored(stored: StoredCredential, reseal: _Reseal, done: Rotation, *, by: Actor, dry_run: bool) -> None:
+    former = written(Sealed(stored.kid, bytes(stored.sealed)))
+    found = _resealed(former, reseal, stored.name, done)
+    if found == former or dry_run:
         return
-    done.resealed.append(stored.name)
-    if dry_run:
-        return
-    sealed = seal(value, purpose=CREDENTIAL, name=stored.name)
+    sealed = sealed_from(found)
+    details = {"from": stored.kid, "to": sealed.kid}
     stored.kid, stored.sealed = sealed.kid, sealed.data
     stored.save(update_fields=["kid", "sealed"])
-    _record(actions.CREDENTIAL_ROTATED, stored, by, {"from": former, "to": sealed.kid})
+    _record(actions.CREDENTIAL_ROTATED, stored, by, details)
 
 
-def _reseal_proposal(request: ChangeRequest, done: Rotation, *, dry_run: bool) -> None:
-    """The proposed value anew, and what stands before it as it is now: else the proposal would be outdated."""
-    if request.after is None:
+def _rotate_proposal(proposal: ChangeRequest, reseal: _Reseal, done: Rotation, *, by: Actor, dry_run: bool) -> None:
+    what = f"{proposal.name} (proposed)"
+    unreported = Rotation([], [])  # what it was proposed for is what is stored, and reported as that, or outdated
+    before = _resealed_spec(proposal.before, reseal, what, unreported)
+    after = _resealed_spec(proposal.after, reseal, what, done)
+    if dry_run or (before, after) == (proposal.before, proposal.after):
         return
-    sealed = sealed_from(request.after["secret"])
-    what = f"{request.name} (proposed)"
+    proposal.before, proposal.after = before, after
+    proposal.save(update_fields=["before", "after"])
+    details = {"kind": KIND, "name": proposal.name, "to": active_kid()}
+    audit.record(actions.CREDENTIAL_ROTATED, actor=by, target=Target("change", str(proposal.pk)), details=details)
+
+
+def _resealed_spec(spec: Spec | None, reseal: _Reseal, what: str, done: Rotation) -> Spec | None:
+    return None if spec is None else {**spec, "secret": _resealed(spec["secret"], reseal, what, done)}
+
+
+def _resealed(former: str, reseal: _Reseal, name: str, done: Rotation) -> str:
+    """The same value under the active key, noted as done; as it was, when nothing is to do or nothing can be done."""
     try:
-        value = open_sealed(sealed, purpose=CREDENTIAL, name=request.name)
+        found = reseal(former)
     except VaultError:
-        done.unreadable.append(what)
-        return
-    if sealed.kid != active_kid():
-        done.resealed.append(what)
-    if dry_run:
-        return
-    with transaction.atomic():
-        held = ChangeRequest.objects.select_for_update().get(pk=request.pk)
-        if held.status != ChangeRequest.Status.PENDING:
-            return
-        now = kind_named(KIND).read(held.name)
-        unchanged = now is not None and held.before is not None and now["description"] == held.before["description"]
-        held.before = now if unchanged else held.before
-        keeps_value = unchanged and request.before is not None and request.after["secret"] == request.before["secret"]
-        secret = now["secret"] if keeps_value and now else written(seal(value, purpose=CREDENTIAL, name=held.name))
-        held.after = {**request.after, "secret": secret}
-        held.save(update_fields=["before", "after"])
+        done.unreadable.append(name)
+        return former
+    if found != former:
+        done.resealed.append(name)
+    return found
+
+
+def _resealing(name: str) -> _Reseal:
+    """Seals values of this credential again; what was the same text before is the same text afterwards."""
+
+    @cache
+    def reseal(former: str) -> str:
+        sealed = sealed_from(former)
+        value = open_sealed(sealed, purpose=CREDENTIAL, name=name)
+        return former if sealed.kid == active_kid() else written(seal(value, purpose=CREDENTIAL, name=name))
+
+    return reseal
+
+
+def _waiting_proposals() -> QuerySet[ChangeRequest]:
+    return ChangeRequest.objects.filter(kind=KIND, status=ChangeRequest.Status.PENDING)
 
 
 def _record(action: str, stored: StoredCredential, by: Actor, details: dict[str, Any]) -> None:

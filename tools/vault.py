@@ -39,12 +39,17 @@ class Sealed:
 
 
 def seal(value: str, *, purpose: str, name: str) -> Sealed:
-    """Encrypt a secret under the active key; raises VaultError when there is none."""
+    """Encrypt a secret under the active key; raises VaultError when there is none, or when the secret is no text."""
     ring = _ring()
     if not len(ring):
         raise VaultError("VAULT_KEYS is not set: nothing can be kept encrypted.")
+    try:
+        plain = value.encode()
+    except UnicodeEncodeError:
+        # Not chained: the cause holds the value.
+        raise VaultError("Half a character cannot be kept.") from None
     nonce = os.urandom(_NONCE_BYTES)
-    ciphertext = _cipher(ring.active).encrypt(nonce, value.encode(), _bound_to(purpose, name))
+    ciphertext = _cipher(ring.active).encrypt(nonce, plain, _bound_to(purpose, name))
     return Sealed(ring.active.kid, nonce + ciphertext)
 
 
