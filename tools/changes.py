@@ -12,8 +12,9 @@ is still true when it is written.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -29,6 +30,10 @@ from tools.json_values import same_json
 from tools.models import ChangeRequest, RegistryRevision
 
 Status = ChangeRequest.Status
+
+
+SEALED_FIELD: Final = "secret"
+"""The field of a spec that holds a sealed value."""
 
 
 class NotYoursError(Exception):
@@ -143,6 +148,14 @@ def changes_of(request: ChangeRequest) -> dict[str, dict[str, Any]]:
     return differences(request.before, request.after)
 
 
+def without_sealed(spec: Spec | None) -> Spec | None:
+    """The spec as it is kept once there is nothing more to decide: that a secret was another one can be seen, and the secret is gone."""
+    if spec is None or SEALED_FIELD not in spec:
+        return spec
+    digest = hashlib.sha256(str(spec[SEALED_FIELD]).encode()).hexdigest()
+    return {**spec, SEALED_FIELD: f"forgotten:{digest[:16]}"}
+
+
 def _checked_change(document: Document) -> _Change:
     """What the document changes; raises ValidationError unless it can be written, or proposed."""
     kind = kind_named(document.kind)
@@ -199,7 +212,8 @@ def _pending(request: ChangeRequest) -> ChangeRequest:
 def _decide(held: ChangeRequest, status: str, *, by: Actor, reason: str, action: str) -> None:
     held.status = status
     held.decided_by, held.decided_at, held.decision_reason = by.id, timezone.now(), reason[:500]
-    held.save(update_fields=["status", "decided_by", "decided_at", "decision_reason"])
+    held.before, held.after = without_sealed(held.before), without_sealed(held.after)
+    held.save(update_fields=["status", "decided_by", "decided_at", "decision_reason", "before", "after"])
     _record(held, action, by, {"reason": reason, "proposed_by": held.proposed_by})
 
 

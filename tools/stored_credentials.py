@@ -22,10 +22,11 @@ import audit
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
+from tools.changes import hold_registry
 from tools.credentials import SHORTEST_HIDDEN, CredentialSource, is_in_environment, name_problem
 from tools.documents import Spec, register_kind
 from tools.documents.fields import completed
-from tools.models import ChangeRequest, RegistryRevision, RemoteServer, StoredCredential, Tool
+from tools.models import ChangeRequest, RemoteServer, StoredCredential, Tool
 from tools.vault import CREDENTIAL, Sealed, VaultError, active_kid, open_sealed, seal
 
 KIND: Final = "Credential"
@@ -67,7 +68,8 @@ class CredentialKind:
         try:
             open_sealed(sealed_from(spec["secret"]), purpose=CREDENTIAL, name=name)
         except VaultError as error:
-            raise ValidationError({"secret": [f"The value cannot be used: {error}."]}) from error
+            text = f"It cannot be opened: {str(error).rstrip('.')}. Enter the value again."
+            raise ValidationError({"secret": [text]}) from error
 
     def write(self, name: str, spec: Spec, *, by: Actor, note: str) -> None:
         """Store the value, or what is said of it; the record tells which, and never the value."""
@@ -90,22 +92,22 @@ class CredentialKind:
 def seal_value(name: str, value: str) -> str:
     """A value as documents hold it, without the white space around it, as one from the environment is read.
 
-    Raises ValidationError, keyed by `value`, that says nothing of the value.
+    Raises ValidationError, keyed by `secret`, that says nothing of the value.
     """
     cleaned = value.strip()
     if not cleaned:
-        raise ValidationError({"value": ["The value is empty."]})
+        raise ValidationError({"secret": ["The value is empty."]})
     if len(cleaned) < SHORTEST_HIDDEN:
         too_short = (
             f"At least {SHORTEST_HIDDEN} characters: a shorter value could not be taken out of what tools answer."
         )
-        raise ValidationError({"value": [too_short]})
+        raise ValidationError({"secret": [too_short]})
     if len(cleaned.encode(errors="replace")) > MAX_VALUE_BYTES or "\0" in cleaned:
-        raise ValidationError({"value": [f"At most {MAX_VALUE_BYTES} bytes, without NUL characters."]})
+        raise ValidationError({"secret": [f"At most {MAX_VALUE_BYTES} bytes, without NUL characters."]})
     try:
         return written(seal(cleaned, purpose=CREDENTIAL, name=name))
     except VaultError as error:
-        raise ValidationError({"value": [str(error)]}) from None
+        raise ValidationError({"secret": [str(error)]}) from None
 
 
 def written(sealed: Sealed) -> str:
@@ -146,9 +148,11 @@ class CredentialState:
 
 def credential_states(names: Iterable[str] | None = None) -> list[CredentialState]:
     """All that are stored or required, by name, or those that are named: three queries."""
-    stored = {credential.name: credential for credential in StoredCredential.objects.all()}
+    chosen = None if names is None else set(names)
+    rows = StoredCredential.objects.all() if chosen is None else StoredCredential.objects.filter(name__in=chosen)
+    stored = {credential.name: credential for credential in rows}
     users = users_of_credentials()
-    wanted = sorted({*stored, *users} if names is None else set(names))
+    wanted = sorted({*stored, *users} if chosen is None else chosen)
     return [_state(name, stored.get(name), users.get(name, [])) for name in wanted]
 
 
@@ -162,6 +166,12 @@ def users_of_credentials() -> dict[str, list[str]]:
     for server, name in RemoteServer.objects.exclude(credential="").order_by("name").values_list("name", "credential"):
         users.setdefault(name, []).append(f"server {server}")
     return users
+
+
+def proposals_under_former_keys() -> list[str]:
+    """Proposed values that wait for a second person, sealed under a key that is no longer the first."""
+    proposed = _waiting_proposals().exclude(after=None).order_by("name").values_list("name", "after__secret")
+    return [f"{name} (proposed)" for name, secret in proposed if sealed_from(secret).kid != active_kid()]
 
 
 def _state(name: str, stored: StoredCredential | None, used_by: list[str]) -> CredentialState:
@@ -201,7 +211,7 @@ def rotate_credentials(*, by: Actor, dry_run: bool = False) -> Rotation:
     for start in range(0, len(names), _BATCH):
         with transaction.atomic():
             if not dry_run:
-                RegistryRevision.objects.select_for_update().get(pk=1)  # in the order of every other change
+                hold_registry()
             for name in names[start : start + _BATCH]:
                 _rotate(name, done, by=by, dry_run=dry_run)
     return done

@@ -127,7 +127,7 @@ def test_without_a_key_nothing_is_stored(name: str, monkeypatch: pytest.MonkeyPa
 def test_a_value_that_is_none_is_refused_without_repeating_it(name: str, value: str) -> None:
     with pytest.raises(ValidationError) as refused:
         seal_value(name, value)
-    assert list(refused.value.message_dict) == ["value"]
+    assert list(refused.value.message_dict) == ["secret"]
     assert "xxx" not in str(refused.value)
 
 

@@ -5,86 +5,105 @@ What is saved here goes through `tools.changes`, so it may have to wait for a se
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
+from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminPasswordWidget
 
-from audit.console_actor import request_actor
-from tools.changes import checked, submit
+from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm
 from tools.credentials import CredentialSource
-from tools.documents import Document, kind_named
-from tools.models import ChangeRequest, StoredCredential
-from tools.stored_credentials import KIND, CredentialState, credential_states, seal_value
+from tools.documents import Spec, kind_named
+from tools.models import StoredCredential
+from tools.stored_credentials import (
+    KIND,
+    CredentialState,
+    credential_states,
+    proposals_under_former_keys,
+    seal_value,
+)
 from tools.vault import active_kid
 
-PROPOSED = "Proposed: a second person must approve it before it counts."
 _LABELS = {
     CredentialSource.VAULT: ("stored", "success"),
     CredentialSource.ENVIRONMENT: ("from the environment", "info"),
     CredentialSource.NOWHERE: ("missing", "danger"),
 }
+_NOT_FOR_PASSWORD_MANAGERS = {
+    "autocomplete": "new-password",  # "off" is ignored in fields of this type
+    "data-1p-ignore": "true",
+    "data-lpignore": "true",
+    "spellcheck": "false",
+}
 
 
-class CredentialForm(forms.ModelForm):
+class CredentialForm(DocumentForm):
     """A credential; its value can be written and never be read."""
 
-    value = forms.CharField(
+    kind = KIND
+
+    secret = forms.CharField(
         required=False,
         strip=False,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password", "spellcheck": "false"}),
-        help_text="It is encrypted at once and never shown again. Empty: the stored value stays.",
-    )
-    reason = forms.CharField(
-        required=False,
-        max_length=500,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Why: shown to whoever approves it, and in the audit trail.",
+        label="Value",
+        widget=UnfoldAdminPasswordWidget(attrs=_NOT_FOR_PASSWORD_MANAGERS),
+        help_text="Sealed at once and never shown again. One line; white space around it is taken off.",
     )
 
     class Meta:
         model = StoredCredential
         fields = ("name", "description")
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if "secret" in self.fields and not self.instance._state.adding:
+            self.fields["secret"].help_text += " Empty: the stored value stays."
+
     def clean(self) -> dict[str, Any]:
-        """Seal the value and check the whole as a document, each problem at its field."""
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if "value" not in self.fields or self.errors:  # a reader's page, or not usable anyway
-            return cleaned
-        name = cleaned.get("name", self.instance.name)
-        try:
-            cleaned["document"] = self._document(name, cleaned)
-            checked(kind_named(KIND), cleaned["document"])
-        except ValidationError as error:
-            self._add(error)
-        if ChangeRequest.objects.filter(kind=KIND, name=name, status=ChangeRequest.Status.PENDING).exists():
-            self.add_error(None, "Another change of this credential waits for a second person.")
-        return cleaned
+        """A value that was pasted into the wrong field, too, would be kept as it is and shown again."""
+        value = (self.cleaned_data.get("secret") or "").strip()
+        fields = [name for name in ("description", "change_reason") if value and value in self.data.get(name, "")]
+        if fields:
+            typed: Any = self.data
+            typed = typed.copy()
+            for name in fields:
+                typed[name] = ""
+                self.add_error(name, "The value itself stood here, so this is emptied.")
+            self.data = typed
+        return super().clean()
 
-    def _document(self, name: str, cleaned: dict[str, Any]) -> Document:
-        stored = None if self.instance._state.adding else kind_named(KIND).read(self.instance.name)
-        secret = stored["secret"] if stored and not cleaned["value"] else seal_value(name, cleaned["value"])
-        return Document(KIND, name, {"description": cleaned["description"], "secret": secret})
+    def document_name(self) -> str:
+        name: str = self.cleaned_data["name"] if self.instance._state.adding else self.instance.name
+        return name
 
-    def _add(self, error: ValidationError) -> None:
-        for field, texts in error.message_dict.items():
-            shown = "value" if field == "secret" else field
-            self.add_error(shown if shown in self.fields else None, texts)
+    def spec(self) -> Spec:
+        return {"description": self.cleaned_data["description"], "secret": self._sealed}
+
+    @cached_property
+    def _sealed(self) -> str:
+        """What was typed, sealed once; or what is stored, when nothing was."""
+        name, typed = self.document_name(), self.cleaned_data["secret"]
+        if typed or self.instance._state.adding:
+            return seal_value(name, typed)
+        stored = kind_named(KIND).read(name)
+        if stored is None:
+            raise ValidationError("Somebody has removed it meanwhile.")
+        secret: str = stored["secret"]
+        return secret
 
 
 @admin.register(StoredCredential)
-class StoredCredentialAdmin(ModelAdmin):
+class StoredCredentialAdmin(DocumentAdmin, ModelAdmin):
     """The list of stored credentials, with what is required and not stored, and the page of one."""
 
     form = CredentialForm
@@ -95,29 +114,45 @@ class StoredCredentialAdmin(ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     list_before_template = "admin/tools/credentials/required.html"
     warn_unsaved_form = True
-    actions = None
-    actions_detail = ("remove",)
     readonly_fields = ("state", "set", "key", "used_by")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: StoredCredential | None = None) -> tuple[str, ...]:
-        return ("name", *self.readonly_fields) if obj else ()
+    def get_fields(self, request: HttpRequest, obj: StoredCredential | None = None) -> Any:
+        """What is known of it comes with the first value; a value is asked of those who may write it."""
+        may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        known = (("name", "state"), ("set", "key"), "used_by") if obj else ("name",)
+        return (*known, *(("secret",) if may_write else ()), "description")
 
-    def get_fieldsets(self, request: HttpRequest, obj: StoredCredential | None = None) -> Any:
-        """What is known of it comes with the first value."""
-        written = ("value", "description", "reason") if self._may_write(request, obj) else ("description",)
-        if obj is None:
-            return ((None, {"fields": ("name", *written)}),)
-        return (
-            (None, {"fields": (("name", "state"), ("set", "key"), "used_by")}),
-            ("This change", {"fields": written}),
-        )
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """No conditions in the address: one on the sealed value would tell of it."""
+        return False
+
+    @method_decorator(sensitive_post_parameters("secret"))
+    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
+        """A report of an error here leaves the value out."""
+        return super().changeform_view(request, *arguments, **options)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, and before it what somebody should do: set what is missing, rotate what lies under an old key."""
+        states = _states_for(request).values()
+        elsewhere = [state for state in states if state.stored is None]
+        former = [state.name for state in states if state.awaits_rotation]
+        context = {
+            "missing": [state for state in elsewhere if state.source is CredentialSource.NOWHERE],
+            "in_environment": [state for state in elsewhere if state.source is CredentialSource.ENVIRONMENT],
+            "unreadable": [state for state in states if state.problem],
+            "under_former_keys": [*former, *proposals_under_former_keys()],
+            "active_kid": active_kid(),
+            "may_add": self.has_add_permission(request),
+        }
+        page: HttpResponse = super().changelist_view(request, {**context, **(extra_context or {})})
+        return page
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """With the state of each, found once for the whole page."""
         page = super().get_changelist_instance(request)
-        states = {state.name: state for state in credential_states()}
+        states = _states_for(request)
         for credential in page.result_list:
-            credential.found_state = states[credential.name]
+            credential.found_state = states.get(credential.name) or credential_states([credential.name])[0]
         return page
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
@@ -126,61 +161,9 @@ class StoredCredentialAdmin(ModelAdmin):
             [credential.found_state] = credential_states([credential.name])
         return credential
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """The list, and before it what tools require that is not stored."""
-        elsewhere = [state for state in credential_states() if state.stored is None]
-        context = {
-            "missing": [state for state in elsewhere if state.source is CredentialSource.NOWHERE],
-            "in_environment": [state for state in elsewhere if state.source is CredentialSource.ENVIRONMENT],
-            "without_keys": not active_kid(),
-            "may_add": self.has_add_permission(request),
-        }
-        page: HttpResponse = super().changelist_view(request, {**context, **(extra_context or {})})
-        return page
-
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Only the name may come with the address."""
         return {"name": request.GET["name"]} if "name" in request.GET else {}
-
-    def _may_write(self, request: HttpRequest, obj: StoredCredential | None) -> bool:
-        return bool(self.has_change_permission(request, obj) if obj else self.has_add_permission(request))
-
-    # --- saving
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Removed by the action, which may have to ask a second person."""
-        return False
-
-    def save_model(self, request: HttpRequest, obj: StoredCredential, form: CredentialForm, change: bool) -> None:
-        """Write it, or propose it."""
-        document, reason = form.cleaned_data["document"], form.cleaned_data.get("reason", "")
-        request.proposal = submit(document, by=request_actor(request), reason=reason)  # type: ignore[attr-defined]
-        if request.proposal is None:  # type: ignore[attr-defined]
-            obj.pk = StoredCredential.objects.values_list("pk", flat=True).get(name=document.name)
-
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """The audit trail has it, or it is only proposed."""
-
-    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """The audit trail has it, or it is only proposed."""
-
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        return self._proposed(request) or super().response_add(request, obj, post_url_continue)
-
-    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
-        return self._proposed(request) or super().response_change(request, obj)
-
-    def _proposed(self, request: HttpRequest) -> HttpResponse | None:
-        if getattr(request, "proposal", None) is None:
-            return None
-        messages.info(request, PROPOSED)
-        return HttpResponseRedirect(reverse("admin:tools_storedcredential_changelist"))
-
-    # --- removing
-
-    def has_remove_permission(self, request: HttpRequest, object_id: str = "") -> bool:
-        """Who may delete credentials."""
-        return request.user.has_perm("tools.delete_storedcredential")
 
     @action(
         description="Remove",
@@ -191,19 +174,12 @@ class StoredCredentialAdmin(ModelAdmin):
         dialog={
             "title": "Remove this credential?",
             "description": "Its value is gone for good. Calls of tools that require it fail, unless the environment has it.",
-            "form_class": BaseDialogForm,
+            "form_class": WhyForm,
             "form_submit_text": "Remove",
         },
     )
-    def remove(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
-        name = get_object_or_404(StoredCredential, pk=object_id).name
-        try:
-            proposal = submit(Document(KIND, name, None), by=request_actor(request))
-        except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
-        else:
-            messages.success(request, PROPOSED if proposal else f"{name} is removed.")
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:tools_storedcredential_changelist")})
+    def remove(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
+        return self.remove_document(request, object_id, form.cleaned_data["reason"])
 
     # --- showing
 
@@ -222,11 +198,19 @@ class StoredCredentialAdmin(ModelAdmin):
         state = _state_of(credential)
         if state.problem:
             return f"{credential.kid}: {state.problem}"
-        return credential.kid if credential.kid == active_kid() else f"{credential.kid}, no longer the first: rotate"
+        return f"{credential.kid}, no longer the first: rotate" if state.awaits_rotation else credential.kid
 
     @display(description="Required by")
     def used_by(self, credential: StoredCredential) -> str:
         return ", ".join(_state_of(credential).used_by) or "nothing"
+
+
+def _states_for(request: Any) -> dict[str, CredentialState]:
+    """All states, found once for a request."""
+    if not hasattr(request, "credential_states"):
+        request.credential_states = {state.name: state for state in credential_states()}
+    found: dict[str, CredentialState] = request.credential_states
+    return found
 
 
 def _state_of(credential: Any) -> CredentialState:
