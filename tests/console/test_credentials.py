@@ -106,7 +106,8 @@ def test_a_name_that_is_taken_is_refused(name: str):
     [
         ({"name": "lower_case"}, "'lower_case' is not a credential's name"),
         ({"name": "DJANGO_SECRET_KEY"}, "a setting of the service itself"),
-        ({"value": ""}, "The value is empty."),
+        ({"value": ""}, "This field is required."),
+        ({"value": " \t"}, "The value is empty."),
         ({"value": "short"}, "At least 6 characters"),
         ({"value": "x" * 20_000}, "At most 16384 bytes"),
     ],

@@ -22,6 +22,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm
+from tools.admin.people import usernames
 from tools.credentials import CredentialSource
 from tools.documents import Spec, kind_named
 from tools.models import StoredCredential
@@ -66,7 +67,11 @@ class CredentialForm(DocumentForm):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if "secret" in self.fields and not self.instance._state.adding:
+        if "secret" not in self.fields:  # a reader's page
+            return
+        if self.instance._state.adding:
+            self.fields["secret"].required = True
+        else:
             self.fields["secret"].help_text += " Empty: the stored value stays."
 
     def clean(self) -> dict[str, Any]:
@@ -150,14 +155,16 @@ class StoredCredentialAdmin(DocumentAdmin, ModelAdmin):
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """With the state of each, found once for the whole page."""
         page = super().get_changelist_instance(request)
-        states = _states_for(request)
+        states, names = _states_for(request), usernames(credential.set_by for credential in page.result_list)
         for credential in page.result_list:
+            credential.names = names
             credential.found_state = states.get(credential.name) or credential_states([credential.name])[0]
         return page
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         credential: Any = super().get_object(request, object_id, from_field)
         if credential is not None:
+            credential.names = usernames([credential.set_by])
             [credential.found_state] = credential_states([credential.name])
         return credential
 
@@ -191,7 +198,8 @@ class StoredCredentialAdmin(DocumentAdmin, ModelAdmin):
 
     @display(description="Set (UTC)")
     def set(self, credential: StoredCredential) -> str:
-        return f"{credential.set_at:%Y-%m-%d %H:%M}, by {credential.set_by}"
+        names: dict[str, str] = credential.names  # type: ignore[attr-defined]
+        return f"{credential.set_at:%Y-%m-%d %H:%M} by {names.get(credential.set_by, credential.set_by)}"
 
     @display(description="Key")
     def key(self, credential: StoredCredential) -> str:
