@@ -12,7 +12,6 @@ from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
-from django.template.loader import render_to_string
 from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
@@ -23,6 +22,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm
 from tools.admin.people import usernames
+from tools.admin.tool_pages import badge
 from tools.credentials import CredentialSource
 from tools.documents import Spec, kind_named
 from tools.models import StoredCredential
@@ -194,7 +194,7 @@ class StoredCredentialAdmin(DocumentAdmin, ModelAdmin):
     def state(self, credential: StoredCredential) -> SafeString:
         state = _state_of(credential)
         text, kind = ("cannot be opened", "danger") if state.problem else _LABELS[state.source]
-        return SafeString(render_to_string("unfold/helpers/label.html", {"text": text, "type": kind}))
+        return badge(text, kind)
 
     @display(description="Set (UTC)")
     def set(self, credential: StoredCredential) -> str:
