@@ -180,7 +180,8 @@ class StoredCredentialAdmin(DocumentAdmin, ModelAdmin):
         variant=ActionVariant.DANGER,
         dialog={
             "title": "Remove this credential?",
-            "description": "Its value is gone for good. Calls of tools that require it fail, unless the environment has it.",
+            "description": "Its value is then gone for good, where a second person is needed with the approval. Calls that require it "
+            "fail, unless the environment has it.",
             "form_class": WhyForm,
             "form_submit_text": "Remove",
         },
