@@ -1,4 +1,4 @@
-"""How often a tool may be called: a sliding window over all processes (Redis), or in this one.
+"""How often a tool may be called: a moving window over all processes (Redis), or in this one.
 
 The counting is the `limits` package's. When Redis is away the limit is kept by each process for itself: less strict, never absent.
 """
@@ -14,7 +14,7 @@ from typing import Final
 from django.conf import settings
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 
 from audit.actor import Actor
@@ -57,8 +57,8 @@ class RateLimiter:
     """Counts calls; one per process and event loop."""
 
     def __init__(self, redis_url: str = "") -> None:
-        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._shared = SlidingWindowCounterRateLimiter(_redis(redis_url)) if redis_url else None
+        self._local = MovingWindowRateLimiter(MemoryStorage())
+        self._shared = MovingWindowRateLimiter(_redis(redis_url)) if redis_url else None
         self._warned_at = float("-inf")
 
     async def use(self, limit: RateLimitItem, *parts: str) -> None:
@@ -72,9 +72,7 @@ class RateLimiter:
                 return
         await self._use(self._local, limit, parts)
 
-    async def _use(
-        self, limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, parts: tuple[str, ...]
-    ) -> None:
+    async def _use(self, limiter: MovingWindowRateLimiter, limit: RateLimitItem, parts: tuple[str, ...]) -> None:
         if await limiter.hit(limit, *parts):
             return
         window = await limiter.get_window_stats(limit, *parts)
