@@ -163,6 +163,7 @@ class ToolForm(forms.ModelForm):
     def document(self) -> Document:
         """What the form says. Whether the tool is on is not said here: it stays as it is."""
         said = {name: self.cleaned_data[name] for name in ("owner", "tags", *DEFINITION_FIELDS)}
+        said["description"] = said["description"].replace("\r\n", "\n")  # browsers end lines with both
         name = self.cleaned_data.get("name", self.instance.name)
         return Document(TOOL_KIND, name, {**said, "enabled": self.instance.enabled})
 

@@ -5,9 +5,8 @@ Each button carries the digest of what was looked at, so nothing else is taken t
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -23,6 +22,7 @@ from unfold.views import UnfoldModelAdminViewMixin
 
 from audit.actor import Actor
 from audit.console_actor import request_actor
+from tools.line_differences import Line, line_differences
 from tools.mcp_client.discovery import state_of
 from tools.mcp_client.imports import Import, Taken, accept_change, changes_of, import_tool, imports_of, keep_pinned
 from tools.models import RemoteServer, RemoteTool, Tool
@@ -33,15 +33,6 @@ TOOLS_A_PAGE: Final = 50
 _ORDER = (State.CHANGED, State.OFFERED, State.IMPORTED, State.GONE)
 _COLOURS = {State.CHANGED: "warning", State.OFFERED: "info", State.IMPORTED: "success", State.GONE: "danger"}
 _HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
-_LINES_AROUND = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a difference: `kind` is same, added, removed or skipped."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +184,9 @@ def _row(remote: RemoteTool, imported: Import | None) -> Row:
 def _changes(remote: RemoteTool, tool: Tool) -> dict[str, list[Line]]:
     """What is served against what the server says, by field, line by line."""
     return {
-        field: list(_lines(_written(sides["before"]), _written(sides["after"])))
+        field: line_differences(_written(sides["before"]), _written(sides["after"]))
         for field, sides in changes_of(remote, tool).items()
     }
-
-
-def _lines(before: str, after: str) -> Iterator[Line]:
-    found = difflib.unified_diff(before.splitlines(), after.splitlines(), n=_LINES_AROUND, lineterm="")
-    for number, line in enumerate(found):
-        if number < 2 or line.startswith(("@@ -1,", "@@ -1 ")):  # names of files; and what begins with the first line
-            continue
-        kind = {"+": "added", "-": "removed", "@": "skipped"}.get(line[:1], "same")
-        yield Line(kind, "..." if kind == "skipped" else line)
 
 
 def _written(value: Any) -> str:

@@ -28,14 +28,14 @@ def target_of(server: RegisteredServer, vault: Mapping[str, Sealed]) -> Target:
     try:
         found = credentials.resolve(names, vault)
     except MissingCredentialError as error:
-        logger.error("a remote server's credential is not set", extra={"server": server.name, "credential": error.name})
+        logger.error("the server %s has no credential: %s", server.name, error)
         raise _not_set_up(server) from None
     for name, value in found.items():
         if not (value.isascii() and value.isprintable()):
-            logger.error("a credential cannot stand in a header", extra={"server": server.name, "credential": name})
+            logger.error("the credential %s cannot stand in a header", name, extra={"server": server.name})
             raise _not_set_up(server)
     if names:
-        logger.info("a remote server's credential is used", extra={"server": server.name, "credential": names[0]})
+        logger.info("the credential %s is used", names[0], extra={"server": server.name})
     return Target(server, found)
 
 

@@ -81,7 +81,7 @@ class ToolVersion(models.Model):
     handler = models.JSONField(default=dict, db_default={}, help_text="Settings of the handler.")
     required_credentials = ArrayField(
         models.CharField(max_length=128), blank=True, default=list, db_default=[],
-        help_text="Names of environment variables; their values go to the handler, never to the model.",
+        help_text="Names of credentials, stored or in the environment; their values go to the handler, never to the model.",
     )  # fmt: skip
     timeout_seconds = models.FloatField(
         default=30.0, db_default=30.0, validators=[MinValueValidator(0.05), MaxValueValidator(600.0)]
