@@ -31,7 +31,6 @@ from tools.admin.access import AccessPage
 from tools.admin.bulk_switching import ask_or_switch
 from tools.admin.forms import ReasonForm, RollBackForm, ToolForm
 from tools.admin.statistics import CallsPage
-from tools.admin.test_run import TrialPage
 from tools.admin.tool_filters import EnabledFilter, HandlerTypeFilter, RoleFilter, SideEffectsFilter, TagFilter
 from tools.admin.tool_pages import (
     badge,
@@ -44,6 +43,7 @@ from tools.admin.tool_pages import (
     to_page,
     waiting_text,
 )
+from tools.admin.trial_run import TrialPage
 from tools.admin.versions import ComparePage, VersionsPage, carry_out_go_back
 from tools.changes import hold_registry, submit
 from tools.models import CallerRole, ChangeRequest, HandlerType, Tool
