@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -45,12 +46,13 @@ def everything() -> Iterator[int]:
     process_ = subprocess.Popen(
         [executable("node"), str(folder / "dist" / "index.js"), "streamableHttp"],
         env={**os.environ, "PORT": str(port)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip
     try:
         _wait_for(port)
         yield port
     finally:
-        process_.kill()
+        os.killpg(process_.pid, signal.SIGKILL)  # `node` may be a program that starts the real one
         process_.wait()
 
 
