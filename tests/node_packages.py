@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 INSTALL_SECONDS = 100.0
+_in_vain: dict[Path, str] = {}  # what could not be installed is not tried again in this session
 
 
 def executable(name: str) -> str:
@@ -29,6 +30,8 @@ def installed(sources: Path) -> Path:
     lock = (sources / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentbackend-tests"
     folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:12]}"
+    if sources in _in_vain:
+        pytest.skip(_in_vain[sources])
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         _install(sources, cache, folder)
@@ -48,4 +51,5 @@ def _install(sources: Path, cache: Path, folder: Path) -> None:
     except (subprocess.SubprocessError, OSError) as error:
         shutil.rmtree(made, ignore_errors=True)
         if not folder.is_dir():  # else another session was quicker
-            pytest.skip(f"npm could not install the packages of {sources.name}: {str(error)[:200]}")
+            _in_vain[sources] = f"npm could not install the packages of {sources.name}: {str(error)[:200]}"
+            pytest.skip(_in_vain[sources])
