@@ -171,8 +171,8 @@ def test_an_example_that_looks_like_a_reference_is_none():
 
 
 def test_too_many_operations_are_refused():
-    with pytest.raises(DocumentError, match="more than 1000 operations"):
-        read(document({f"/{number}": {"get": {}} for number in range(1001)}))
+    with pytest.raises(DocumentError, match="more than 900 operations"):
+        read(document({f"/{number}": {"get": {}} for number in range(901)}))
 
 
 # --- names and texts
@@ -223,7 +223,8 @@ def test_names_are_unique_and_can_have_a_prefix():
 
 @pytest.mark.parametrize(
     ("method", "side_effects", "retries"),
-    [("get", "idempotent", 1), ("head", "idempotent", 1), ("put", "unsafe", 0), ("delete", "unsafe", 0), ("post", "unsafe", 0), ("patch", "unsafe", 0)],
+    [("get", "idempotent", 1), ("head", "idempotent", 1), ("put", "unsafe", 0), ("delete", "unsafe", 0),
+        ("post", "unsafe", 0), ("patch", "unsafe", 0)],
 )  # fmt: skip
 def test_only_what_reads_is_taken_to_be_repeatable(method: str, side_effects: str, retries: int):
     spec = spec_of({}, method)

@@ -14,7 +14,7 @@ import audit
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
-from tools.changes import submit
+from tools.changes import hold_registry, submit
 from tools.documents import Document
 from tools.models import ChangeRequest, Tool
 from tools.openapi.operations import Operation
@@ -65,6 +65,7 @@ def import_operations(
     """
     note = reason or f"Imported from {source.name}"
     with transaction.atomic():
+        hold_registry()
         done = [_import(operation, by=by, note=note[:500]) for operation in operations]
         audit.record(
             actions.OPENAPI_IMPORTED,

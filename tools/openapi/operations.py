@@ -22,7 +22,7 @@ from tools.openapi.servers import NoServerError, base_url
 from tools.openapi.unusable import UnusableOperationError
 from tools.versions import Definition, check_fields
 
-MAX_OPERATIONS: Final = 1000
+MAX_OPERATIONS: Final = 900
 MAX_NAME: Final = 64
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -180,7 +180,8 @@ class _Reader:
         """A name that fits a tool, and that no operation before has."""
         stated = operation.get("operationId")
         said = stated if isinstance(stated, str) and stated else f"{method}_{path}"
-        base = self._choices.prefix + (_NOT_IN_NAMES.sub("_", said).strip("_-") or "operation")
+        plain = re.sub("__+", "_", _NOT_IN_NAMES.sub("_", said)).strip("_-")
+        base = self._choices.prefix + (plain or "operation")
         name, number = base[:MAX_NAME], 2
         while name in self._names:
             ending = f"_{number}"
