@@ -32,7 +32,8 @@ from tools.openapi.held import HeldDocument, hold, release
 from tools.openapi.importing import Imported, Result, import_operations, taken_names
 from tools.openapi.operations import Api, Choices, Operation, read_api
 from tools.openapi.reading import MAX_BYTES, DocumentError
-from tools.openapi.security import Scheme
+from tools.openapi.references import References
+from tools.openapi.security import Scheme, schemes_of
 
 MOST_AT_ONCE: Final = 100
 
@@ -183,10 +184,10 @@ class ImportPage(UnfoldModelAdminViewMixin, TemplateView):
 
     def _go_on(self, held: HeldDocument) -> HttpResponse:
         step, chosen = self.request.POST.get("step"), _numbers(self.request.POST.getlist("chosen"))
-        plain = read_api(held.document, Choices(document_url=held.url))
-        form = OptionsForm(plain.schemes, self.request.POST)
+        schemes = schemes_of(held.document, References(held.document))
+        form = OptionsForm(tuple(schemes.values()), self.request.POST)
         if not form.is_valid():
-            return self._choose(held, plain, form, chosen)
+            return self._choose(held, read_api(held.document, Choices(document_url=held.url)), form, chosen)
         api = read_api(held.document, form.choices(held.url))
         rows = [row for row in _rows(api, chosen) if row.chosen]
         if step == "import" and rows and len(rows) <= MOST_AT_ONCE:
