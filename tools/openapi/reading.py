@@ -96,7 +96,6 @@ class _Builder:
     """Makes values of YAML's events, and counts them while they are made."""
 
     root: Any = None
-    nodes: int = 0
     open: list[_Open] = field(default_factory=list)
     anchored: dict[str, tuple[Any, int]] = field(default_factory=dict)
 
@@ -126,7 +125,6 @@ class _Builder:
         self._add(*self.anchored[event.anchor], None)
 
     def _add(self, value: Any, size: int, anchor: str | None) -> None:
-        self.nodes += size if not isinstance(value, dict | list) else 1
         if anchor:
             self.anchored[anchor] = (value, size)
         if not self.open:
