@@ -16,8 +16,9 @@ import pytest
 
 from tests.foundation.loopback import Answer, Loopback, Seen, loopback
 from tests.tools.http_support import HttpToolMaker, raw_server, schema_of
-from tests.tools.support import Door, details
-from tools.calls import ToolOutcome, ToolResult
+from tests.tools.support import Door, details, somebody
+from tools.calls import CallContext, ToolCall, ToolOutcome, ToolResult
+from tools.door import call_tool
 from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.http_endpoint import json_pointer
 
@@ -674,6 +675,20 @@ async def test_a_keyed_call_carries_the_same_key_each_time(door: Door, make_http
     assert len(keys) == 2
     assert keys[0] == keys[1]
     assert keys[0].endswith(":call-1")
+
+
+@pytest.mark.parametrize("call_id", ["a\r\nX-Admin: 1", "ü", "x" * 5000])
+async def test_a_callers_own_identifier_cannot_break_out_of_the_keys_header(
+    door: Door, make_http_tool: HttpToolMaker, call_id: str
+):
+    async with loopback(lambda seen: json_answer("done")) as site:
+        name = await make_http_tool({"url": site.url, "method": "POST"}, side_effects="keyed")
+        context = CallContext(actor=somebody(), recorder=door.recorder, request_id="request-1")
+        result = await call_tool(ToolCall(call_id, name, "{}"), context, registry=door.registry)
+
+    assert result.ok
+    assert len(site.seen[0].headers["idempotency-key"]) == 64
+    assert "x-admin" not in site.seen[0].headers
 
 
 async def test_other_calls_carry_no_key(door: Door, make_http_tool: HttpToolMaker):

@@ -30,6 +30,7 @@ from tools.admin import handler_help
 from tools.admin.access import AccessPage
 from tools.admin.bulk_switching import ask_or_switch
 from tools.admin.forms import ReasonForm, RollBackForm, ToolForm
+from tools.admin.openapi_import import openapi_urls
 from tools.admin.statistics import CallsPage
 from tools.admin.tool_filters import EnabledFilter, HandlerTypeFilter, RoleFilter, SideEffectsFilter, TagFilter
 from tools.admin.tool_pages import (
@@ -85,6 +86,7 @@ class ToolAdmin(ModelAdmin):
     list_fullwidth = True
     warn_unsaved_form = True
     actions = ("switch_chosen_on", "switch_chosen_off")
+    actions_list = ("import_from_openapi",)
     actions_detail = ("switch_on", "switch_off", "go_back")
     change_form_outer_before_template = "admin/tools/tool/head.html"
     conditional_fields = {f"{kind}_help": f"handler_type == '{kind}'" for kind in HandlerType.values}
@@ -137,8 +139,7 @@ class ToolAdmin(ModelAdmin):
 
     def get_urls(self) -> list[Any]:
         """Pages of the list that belong to no one tool come first."""
-        of_the_list: list[Any] = []  # openapi_urls(self.admin_site) goes here
-        return [*of_the_list, *super().get_urls()]
+        return [*openapi_urls(self.admin_site), *super().get_urls()]
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -247,6 +248,12 @@ class ToolAdmin(ModelAdmin):
             return to_page(obj)
         response: HttpResponse = super().response_change(request, obj)
         return response
+
+    # --- actions on the list
+
+    @action(description="Import from OpenAPI", permissions=["add"], url_path="import-from-openapi", icon="upload_file")
+    def import_from_openapi(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:tools_tool_import_openapi"))
 
     # --- actions on the page of a tool
 

@@ -65,7 +65,7 @@ def exception_failure(error: Exception, endpoint: EndpointSettings, invocation: 
     if isinstance(error, UnusableAnswerError):
         _log(endpoint, invocation, "answer", note=error.note)
         return ToolError(
-            f"{service} cannot be used as the tool is set up. {error.message} {_effect(invocation)}".rstrip()
+            f"{service} answered, but not with what this tool can use. {error.message} {_effect(invocation)}".rstrip()
         )
     if isinstance(error, OutboundTooLargeError):
         _log(endpoint, invocation, "too_large", note=str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +72,7 @@ def build_request(endpoint: EndpointSettings, arguments: Mapping[str, Any], invo
     headers = _merged(headers, endpoint.headers)
     headers.update(parts.headers)
     if invocation.side_effects is SideEffects.KEYED:
-        headers[endpoint.idempotency_header] = invocation.idempotency_key
+        headers[endpoint.idempotency_header] = _key(invocation.idempotency_key)
     secrets: list[str] = []
     for placed in endpoint.credentials:
         value = _credential(placed, invocation)
@@ -155,6 +156,11 @@ def _body(endpoint: EndpointSettings, parts: _Parts, arguments: Mapping[str, Any
         return orjson.dumps(value), "application/json"
     pairs = [pair for parameter, item in fields.values() if item is not None for pair in _pairs(parameter, item)]
     return urlencode(pairs).encode(), "application/x-www-form-urlencoded"
+
+
+def _key(key: str) -> str:
+    """The idempotency key as a header's value: callers choose a part of it."""
+    return key if len(key) <= 255 and header_value_fits(key) else hashlib.sha256(key.encode()).hexdigest()
 
 
 def _accept(endpoint: EndpointSettings) -> str:
