@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 import audit
+from agentbackend.foundation.outbound import OutboundRefusedError
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
@@ -23,10 +24,12 @@ from tools.governance.explanations import inheritance
 from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
 from tools.json_values import same_json
 from tools.models import ArgumentRule, CallerRole, DenyRule, HandlerType, RemoteServer, Tool
+from tools.process import outbound_policy
 from tools.schemas import InvalidSchemaError, check_schema
 from tools.versions import Definition, check_fields, publish_version, retire_tool, switch_tool
 
 ANY = "*"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _DEFINITION: dict[str, tuple[type, Any]] = {
     "title": (str, ...),
@@ -278,11 +281,13 @@ class RemoteServerKind:
         return completed(spec, self.fields)
 
     def check(self, name: str, spec: Spec) -> None:
-        """Where the address leads is found out when it is asked; here it must be one, without a password in it."""
+        """An address without a password in it, and none that is written as a private one; where a name leads is found out later."""
         _validate(RemoteServer(name=name, **spec), unique=False)
         problems: dict[str, list[str]] = {}
         if not is_plain_address(spec["url"]):
             problems["url"] = ["An address with http:// or https:// and a host, without a login in it."]
+        elif refusal := _refused_host(spec["url"]):
+            problems["url"] = [refusal]
         if spec["credential"] and name_problem(spec["credential"]):
             problems["credential"] = [name_problem(spec["credential"])]
         is_own_header = spec["credential_placement"] == RemoteServer.Placement.HEADER
@@ -304,6 +309,15 @@ class RemoteServerKind:
             raise ValidationError(f"These tools of it are switched on: {', '.join(used)}.")
         server = RemoteServer.objects.get(name=name)
         _delete(actions.REMOTE_SERVER_CHANGED, server, name, self.read(name), by, note)
+
+
+def _refused_host(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        outbound_policy().check_written_host(parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
+    except OutboundRefusedError as error:
+        return f"{str(error)[0].upper()}{str(error)[1:]}; OUTBOUND_ALLOWED_HOSTS can allow it."
+    return ""
 
 
 def is_plain_address(url: str) -> bool:
