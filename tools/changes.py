@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
@@ -111,7 +112,7 @@ def approve(request: ChangeRequest, *, by: Actor, reason: str = "") -> bool:
     with transaction.atomic():
         hold_registry()
         held = _pending(request)
-        if held.proposed_by == by.id:
+        if _is_same_person(held.proposed_by, by):
             raise NotYoursError("Who proposed a change cannot approve it: a second person must.")
         kind = kind_named(held.kind)
         if is_outdated(held):
@@ -127,7 +128,7 @@ def refuse(request: ChangeRequest, *, by: Actor, reason: str) -> None:
     """Refuse a proposal of somebody else's, with a reason. Raises NotYoursError, or ValidationError when it is decided already."""
     with transaction.atomic():
         held = _pending(request)
-        if held.proposed_by == by.id:
+        if _is_same_person(held.proposed_by, by):
             raise NotYoursError("Withdraw your own proposal instead.")
         if not reason.strip():
             raise ValidationError({"reason": ["Say why: who proposed it reads it."]})
@@ -138,7 +139,7 @@ def withdraw(request: ChangeRequest, *, by: Actor) -> None:
     """Take back one's own proposal. Raises NotYoursError, or ValidationError when it is decided already."""
     with transaction.atomic():
         held = _pending(request)
-        if held.proposed_by != by.id:
+        if not _is_same_person(held.proposed_by, by):
             raise NotYoursError("Only who proposed a change can withdraw it.")
         _decide(held, Status.WITHDRAWN, by=by, reason="", action=actions.CHANGE_WITHDRAWN)
 
@@ -200,6 +201,18 @@ def _propose(change: _Change, *, by: Actor, reason: str) -> ChangeRequest:
     )
     _record(request, actions.CHANGE_PROPOSED, by, {"reason": reason, "changes": changes_of(request)})
     return request
+
+
+def _is_same_person(proposed_by: str, by: Actor) -> bool:
+    """Whether who decides is who proposed; a command that was given a console user's name (`--as`) is that user."""
+    if proposed_by == by.id:
+        return True
+    command, _, name = proposed_by.partition(":")
+    console, _, key = by.id.partition(":")
+    if command != "command" or console != "console" or not name or not key.isdigit():
+        return False
+    user = get_user_model().objects.filter(pk=int(key)).first()
+    return user is not None and user.get_username() == name
 
 
 def _pending(request: ChangeRequest) -> ChangeRequest:

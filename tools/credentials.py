@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 REDACTED: Final = "[redacted]"
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}")
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
 SHORTEST_HIDDEN: Final = 6
 """Characters of the shortest value that is taken out of results: a shorter one would take ordinary words with it."""
 
@@ -66,7 +67,9 @@ class Credentials(Mapping[str, str]):
 
         The longest first: a value may begin with another, and what follows it would stay.
         """
-        hidden = {form for value in self._values.values() if len(value) >= SHORTEST_HIDDEN for form in _forms(value)}
+        hidden = {
+            form for value in self._values.values() if len(value) >= SHORTEST_HIDDEN for form in written_forms(value)
+        }
         for form in sorted(hidden, key=len, reverse=True):
             text = text.replace(form, REDACTED)
         return text
@@ -131,16 +134,22 @@ def _opened(name: str, sealed: Sealed) -> str:
         raise MissingCredentialError(name, f"is stored and cannot be opened: {error}") from None
 
 
-def _forms(value: str) -> set[str]:
+def written_forms(value: str) -> set[str]:
     """A value as it is, and as others write it back: JSON with and without escapes, parts of an address, HTML."""
+    in_addresses = {
+        quote(value, safe="", errors="replace"),
+        quote(value, errors="replace"),
+        quote_plus(value, errors="replace"),
+    }
+    escaped = html.escape(value)
     return {
         value,
         json.dumps(value, ensure_ascii=False)[1:-1],
         json.dumps(value)[1:-1],
-        quote(value, safe="", errors="replace"),
-        quote(value, errors="replace"),
-        quote_plus(value, errors="replace"),
-        html.escape(value),
+        *in_addresses,
+        *(_PERCENT.sub(lambda found: found[0].lower(), form) for form in in_addresses),
+        html.escape(value, quote=False),
+        *(escaped.replace("&#x27;", quote_sign) for quote_sign in ("&#x27;", "&#39;", "&apos;", "'")),
     }
 
 

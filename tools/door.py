@@ -111,7 +111,7 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         return _counted(passing, await _refuse(passing, refusal))
     details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details=details)
-    result = await _kept_or_executed(passing, tool, arguments, credentials)
+    result = await _kept_or_executed(passing, snapshot, tool, arguments, credentials)
     _note_result(passing, result)
     return _counted(passing, result)
 
@@ -211,12 +211,16 @@ def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
 
 
 async def _kept_or_executed(
-    passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any], credentials: Credentials
+    passing: _Passing,
+    snapshot: Snapshot,
+    tool: RegisteredTool,
+    arguments: dict[str, Any],
+    credentials: Credentials,
 ) -> ToolResult:
     """The kept result of the same call, or what comes of it now."""
     if not tool.cache_seconds:
         return await _execute(passing, tool, arguments, credentials)
-    key = result_cache.key_of(tool, arguments, passing.context.actor)
+    key = result_cache.key_of(snapshot, tool, arguments, passing.context.actor)
     kept = await result_cache.find(key)
     if kept is not None:
         return replace(_checked(passing, tool, kept), cached=True)

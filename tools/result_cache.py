@@ -19,15 +19,17 @@ from django.core.cache.backends.base import BaseCache
 from audit.actor import Actor
 from tools.calls import CacheScope
 from tools.output import Output
-from tools.registry import RegisteredTool
+from tools.registry import RegisteredTool, Snapshot
 
 logger = logging.getLogger(__name__)
 
 
-def key_of(tool: RegisteredTool, arguments: dict[str, Any], actor: Actor) -> str:
-    """Where the result of this call is kept."""
+def key_of(snapshot: Snapshot, tool: RegisteredTool, arguments: dict[str, Any], actor: Actor) -> str:
+    """Where the result of this call is kept; elsewhere once the remote server behind it is another, or is switched off."""
+    server = snapshot.servers.get(str(tool.handler.get("server", "")))
+    behind = [server.url, server.enabled] if server else None
     whose = actor.id if tool.cache_scope is CacheScope.USER else f"role:{actor.role}"
-    named = [tool.definition.name, tool.definition.version, tool.version_id, actor.tenant, whose, arguments]
+    named = [tool.definition.name, tool.definition.version, tool.version_id, actor.tenant, whose, behind, arguments]
     return f"tool-result:{hashlib.sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
 
 

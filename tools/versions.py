@@ -26,6 +26,7 @@ from tools.governance.rate_limits import RateLimitFormatError, read_limit
 from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.json_values import same_json
 from tools.models import ROLE_NAME_PATTERN, HandlerType, Tool, ToolVersion
+from tools.python_functions import get_function
 from tools.schemas import InvalidSchemaError, check_schema
 
 SEEN_FIELDS = ("title", "description", "input_schema", "output_schema", "side_effects")
@@ -234,6 +235,10 @@ def _role_problem(role: str) -> str:
 def _cache_problem(definition: Definition) -> str:
     if definition.cache_seconds and definition.side_effects != SideEffects.IDEMPOTENT:
         return "Only results of a tool without side effects (idempotent) can be kept."
+    function = get_function(str(definition.handler.get("function", "")))
+    is_shared = definition.cache_seconds and definition.cache_scope == CacheScope.ROLE
+    if is_shared and function is not None and function.takes_invocation:
+        return "This function is told who calls: its results can be kept for that user only, not for a role."
     return ""
 
 

@@ -170,3 +170,18 @@ def test_a_note_is_listed_without_what_stands_in_it():
         response = client.get(page)
         assert "Groceries" in text_of(response)
         assert "private matter" not in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000 + "]" * 5000, '{"a": "\\ud800"}', '{"a": "\\u0000"}', '{"a": 1' + "0" * 30 + "}"]
+)
+@pytest.mark.parametrize("field", ["input_schema", "handler"])
+def test_json_that_cannot_be_kept_is_refused_at_its_field(tool: Tool, field: str, text: str):
+    response = member_of("Administrators").post(page_of(tool), form(tool, **{field: text}))
+    assert response.status_code == 200
+    assert field in response.context["adminform"].form.errors
+
+
+@pytest.mark.parametrize("address", ["/admin/tools/tool/?state=%00&tag=%00", "/admin/tools/changerequest/x/change/"])
+def test_an_address_that_is_none_is_no_fault_of_the_service(address: str):
+    assert member_of("Administrators").get(address).status_code in (200, 302, 404)

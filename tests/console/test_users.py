@@ -138,3 +138,14 @@ def test_a_change_of_ones_own_password_is_recorded():
     assert response.status_code == 302, text_of(response)
     [event] = of_user
     assert event.actor_id == f"console:{user.pk}"
+
+
+def test_where_changes_need_a_second_person_only_superusers_keep_accounts(settings: Any):
+    settings.FOUR_EYES = ["tools"]
+    administrator, user = client_of(console_user("Administrators")), console_user("Operators")
+    new = {"username": "puppet", "password1": "a-long-pass-phrase", "password2": "a-long-pass-phrase"}
+    assert administrator.post(f"{USERS}add/", new).status_code == 403
+    assert administrator.get(f"{USERS}{user.pk}/password/").status_code == 403
+    administrator.post(page_of(user), form(user, groups=[group("Administrators").pk]))
+    assert [found.name for found in user.groups.all()] == ["Operators"]
+    assert superuser().get(f"{USERS}add/").status_code == 200

@@ -9,10 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import OperationalError, connection, transaction
 
 from audit.actor import SYSTEM, Actor
+from audit.console_actor import console_actor
 from audit.models import AuditEvent
 from tests.tools.support import ToolMaker
 from tools.changes import NotYoursError, approve, check_submission, refuse, submit, withdraw
@@ -342,3 +344,13 @@ def test_names_of_credentials_and_of_arguments_are_shown():
 def test_a_system_actor_cannot_approve_what_it_proposed(role: str, four_eyes: None):
     with pytest.raises(NotYoursError):
         approve(propose(wish(role), by=SYSTEM), by=SYSTEM)
+
+
+def test_what_a_command_proposed_as_somebody_is_not_approved_by_that_person(role: str, four_eyes: None):
+    user = User.objects.create(username=f"console-{uuid4()}", is_staff=True)
+    other = User.objects.create(username=f"console-{uuid4()}", is_staff=True)
+    command = Actor(id=f"command:{user.username}", kind="system", role="system")
+    proposal = propose(wish(role), by=command)
+    with pytest.raises(NotYoursError):
+        approve(proposal, by=console_actor(user))
+    assert approve(proposal, by=console_actor(other))

@@ -23,6 +23,7 @@ VALUE = 'p&ss "wörd"/1+1'
         f"https://example.org/{quote(VALUE)}",
         f"https://example.org/?{urlencode({'key': VALUE})}",
         quote_plus(VALUE),
+        quote(VALUE, safe="").replace("%C3%B6", "%c3%b6").replace("%2F", "%2f").replace("%2B", "%2b"),
         f"<p>{html.escape(VALUE)}</p>",
     ],
 )

@@ -192,6 +192,23 @@ async def test_arguments_go_where_the_settings_say(door: Door, make_http_tool: H
     assert "cookie" not in seen.headers
 
 
+@pytest.mark.parametrize("extra", ["amt", "acct", "ACCT"])
+async def test_what_another_argument_is_sent_as_is_no_argument(door: Door, make_http_tool: HttpToolMaker, extra: str):
+    """Else a rule on `amount` could be passed round by sending `amt` beside it."""
+    async with loopback(lambda seen: json_answer({})) as site:
+        name = await make_http_tool(
+            {
+                "method": "POST",
+                "url": f"{site.url}/pay/{{acct}}",
+                "parameters": {"to": {"in": "path", "name": "acct"}, "amount": {"in": "body", "name": "amt"}},
+            }
+        )
+        result = await door.call(name, {"to": "alice", "amount": 1, extra: 1000000})
+
+    assert f"There is no argument {extra!r}" in result.content
+    assert site.seen == []
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_without_settings_arguments_of_a_request_without_body_go_into_the_query(
     door: Door, make_http_tool: HttpToolMaker, method: str
@@ -381,6 +398,24 @@ async def test_credentials_that_come_back_reach_neither_model_nor_log_nor_trail(
     for written in (result.content, repr(result.value), caplog.text, trail.decode()):
         assert not any(form in written for form in forms)
         assert "s3cr3t" not in written
+
+
+@pytest.mark.parametrize("padding", [270, 280, 285, 290, 295, 299])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
+async def test_no_beginning_of_a_credential_is_left_where_an_error_is_cut(
+    door: Door, make_http_tool: HttpToolMaker, monkeypatch: pytest.MonkeyPatch, padding: int, content_type: str
+):
+    secret = "s3cr3t/key+AB=&CD'EF<GH>"
+    monkeypatch.setenv("SOME_TOOL_KEY", secret)
+    said = "x" * padding + " " + secret
+    body = said.encode() if content_type == "text/plain" else json.dumps({"detail": said}).encode()
+    async with loopback(lambda seen: Answer(400, body, {"content-type": content_type})) as site:
+        placed = [{"name": "SOME_TOOL_KEY", "placement": "bearer"}]
+        name = await make_http_tool({"url": site.url, "credentials": placed}, required_credentials=["SOME_TOOL_KEY"])
+        result = await door.call(name)
+
+    assert "xxx" in result.content
+    assert "s3c" not in result.content
 
 
 async def test_a_credential_that_the_version_does_not_require_is_a_fault_that_the_operator_reads(

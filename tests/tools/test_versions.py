@@ -142,6 +142,16 @@ def test_going_back_to_a_version_that_there_is_not_is_refused(tool: Tool):
         ({"required_credentials": ["PGPASSWORD"]}, "required_credentials", "a setting of the service"),
         ({"required_role": "two words"}, "required_role", "not the name of a role"),
         ({"max_retries": 2, "side_effects": "unsafe"}, "max_retries", "never repeated"),
+        (
+            {
+                "handler": {"function": "get_note_tool"},
+                "side_effects": "idempotent",
+                "cache_seconds": 60,
+                "cache_scope": "role",
+            },
+            "cache_seconds",
+            "for that user only",
+        ),
         ({"timeout_seconds": 100_000.0}, "timeout_seconds", "600"),
         ({"output_limit_bytes": 1}, "output_limit_bytes", "256"),
         ({"title": ""}, "title", "blank"),

@@ -150,8 +150,7 @@ class ChangeRequestAdmin(ModelAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """While there is something to decide. A button of a page that is older says what came of it."""
-        is_pending = ChangeRequest.objects.filter(pk=object_id, status=Status.PENDING).exists()
-        return list(super().get_actions_detail(request, object_id)) if is_pending else []
+        return list(super().get_actions_detail(request, object_id)) if _is_pending(object_id) else []
 
     def has_approve_permission(self, request: HttpRequest, object_id: str = "") -> bool:
         """Who may decide, of what somebody else proposed."""
@@ -313,3 +312,10 @@ def _outdated_text(proposal: ChangeRequest) -> str:
         f"Nothing is written: {proposal.name} has changed since this was proposed. The proposal is marked as outdated; "
         "who still wants it proposes it again."
     )
+
+
+def _is_pending(object_id: Any) -> bool:
+    try:
+        return ChangeRequest.objects.filter(pk=object_id, status=Status.PENDING).exists()
+    except ValidationError:  # no identifier of ours
+        return False

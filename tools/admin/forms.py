@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
 from unfold.forms import BaseDialogForm
 from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
@@ -49,12 +51,24 @@ class IndentedJSONField(forms.JSONField):
             return value
         return json.dumps(value, indent=2, ensure_ascii=False)
 
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What was typed, as it was typed: a form that comes back need not understand it."""
+        return InvalidJSONInput(data) if isinstance(data, str) else data
+
     def to_python(self, value: Any) -> Any:
-        """The value; an error says where the text stops being JSON."""
+        """The value; an error says where the text stops being JSON, or what of it cannot be kept."""
         try:
-            return super().to_python(value)
+            found = super().to_python(value)
+            orjson.dumps(found)
         except ValidationError as error:
             raise ValidationError([*error.messages, *_where_not_json(value)]) from error
+        except RecursionError:
+            raise ValidationError("It is nested too deeply.") from None
+        except TypeError as error:  # lone surrogates, numbers of more than 64 bits, too many levels
+            raise ValidationError(f"It cannot be kept: {error}.") from error
+        if "\\u0000" in str(value):
+            raise ValidationError("NUL characters cannot be kept.")
+        return found
 
 
 def _where_not_json(text: Any) -> list[str]:

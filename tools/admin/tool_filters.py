@@ -72,7 +72,10 @@ class TagFilter(admin.SimpleListFilter):
         return [(tag, tag) for tag in tags.distinct()[:MOST_CHOICES]]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Tool]) -> QuerySet[Tool]:
-        return queryset.filter(tags__contains=[self.value()]) if self.value() else queryset
+        tag = self.value()
+        if tag and "\0" in tag:
+            return queryset.none()
+        return queryset.filter(tags__contains=[tag]) if tag else queryset
 
 
 class SideEffectsFilter(admin.SimpleListFilter):

@@ -56,7 +56,7 @@ async def _value(endpoint: EndpointSettings, request: Outgoing, invocation: Tool
     try:
         if response.status_code in endpoint.success_statuses:
             return await read_answer(response, endpoint)
-        said = without_secrets(await read_excerpt(response), request.secrets)
+        said = await read_excerpt(response, request.secrets)
         raise status_failure(response, said, endpoint, invocation)
     finally:
         await response.aclose()

@@ -55,8 +55,11 @@ async def read_answer(response: httpx.Response, endpoint: EndpointSettings) -> A
     return _text(body, response)
 
 
-async def read_excerpt(response: httpx.Response, limit: int = 16 * 1024) -> str:
-    """What an error answer says of the problem, in one short line; empty when it says nothing that can be read."""
+async def read_excerpt(response: httpx.Response, secrets: Iterable[str], limit: int = 16 * 1024) -> str:
+    """What an error answer says of the problem, in one short line without secrets; empty when it says nothing that can be read.
+
+    Secrets are taken out before the line is cut, else the beginning of one could stay at its end.
+    """
     content_type = _content_type(response)
     if not (_is_json(content_type) or content_type == "text/plain"):
         return ""
@@ -64,12 +67,11 @@ async def read_excerpt(response: httpx.Response, limit: int = 16 * 1024) -> str:
         body = await read_bounded(response, limit)
     except (OutboundError, httpx.HTTPError):
         return ""
-    if not _is_json(content_type):
-        return _one_line(body.decode(errors="replace"))
     try:
-        return _one_line(_said(orjson.loads(body)))
+        said = _said(orjson.loads(body)) if _is_json(content_type) else body.decode(errors="replace")
     except orjson.JSONDecodeError:
         return ""
+    return _cut(without_secrets(_one_line(without_secrets(said, secrets)), secrets))
 
 
 def without_secrets(value: Any, secrets: Iterable[str], depth: int = 0) -> Any:
@@ -170,7 +172,9 @@ def _said(problem: Any, levels: int = 4) -> str:
     return next((said for part in parts if (said := _said(part, levels - 1))), "")
 
 
-def _one_line(text: str, limit: int = 300) -> str:
-    printable = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * limit])
-    line = " ".join(printable.split())
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _cut(line: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[:limit] + "..."

@@ -13,6 +13,7 @@ import httpx
 import orjson
 
 from tools.calls import SideEffects
+from tools.credentials import SHORTEST_HIDDEN, written_forms
 from tools.http_endpoint.settings import (
     BodyForm,
     EndpointSettings,
@@ -27,8 +28,6 @@ from tools.http_endpoint.url_template import UnfitPathError
 from tools.invocation import ToolError, ToolInvocation
 
 Pairs = list[tuple[str, str]]
-
-_SHORTEST_HIDDEN = 6  # as in tools.credentials: a shorter value would take ordinary words out of an answer
 
 
 class MisconfiguredError(Exception):
@@ -90,6 +89,8 @@ def build_request(endpoint: EndpointSettings, arguments: Mapping[str, Any], invo
 
 def _place(parts: _Parts, endpoint: EndpointSettings, argument: str, value: Any) -> None:
     parameter = endpoint.place_of(argument)
+    if parameter is None:
+        raise ToolError(f"There is no argument {argument!r}. Call the tool again without it.")
     if parameter.place is Place.BODY:
         parts.body[parameter.name] = (parameter, value)
     elif value is None:
@@ -202,10 +203,10 @@ def _place_credential(placed: PlacedCredential, value: str, headers: dict[str, s
 
 def _forms(placed: PlacedCredential, value: str) -> Iterator[str]:
     """How the value could come back: as it is, as it was sent, and its parts."""
-    forms = [value, quote(value, safe=""), urlencode({"": value})[1:]]
+    parts = [value]
     if placed.placement is Placement.BASIC:
-        forms += [_base64(value), value.partition(":")[2]]
-    yield from (form for form in forms if len(form) >= _SHORTEST_HIDDEN)
+        parts += [_base64(value), value.partition(":")[2]]
+    yield from (form for part in parts if len(part) >= SHORTEST_HIDDEN for form in written_forms(part))
 
 
 def _base64(value: str) -> str:

@@ -134,11 +134,16 @@ class EndpointSettings:
         placed = (item.parameter for item in self.credentials if item.placement is Placement.QUERY)
         return self.url.query_names | frozenset(placed)
 
-    def place_of(self, argument: str) -> Parameter:
-        """Where an argument goes that the settings may not name."""
+    def place_of(self, argument: str) -> Parameter | None:
+        """Where an argument goes that the settings may not name; None when what it would be sent as is another argument's.
+
+        Else whoever calls could say twice what rules and schema look at once.
+        """
         named = self.parameters.get(argument)
         if named is not None:
             return named
+        if any(argument.lower() == parameter.name.lower() for parameter in self.parameters.values()):
+            return None
         if argument in self.url.names:
             return Parameter(Place.PATH, argument, ListStyle.COMMA)
         if self.method in (*WITHOUT_BODY, "DELETE") or self.body_argument:
