@@ -6,7 +6,7 @@ Names: a tool's, role's, server's or credential's own; of a rule `tool/role`, wi
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -16,6 +16,7 @@ from agentbackend.foundation.outbound import OutboundRefusedError
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
+from audit.redaction import is_secret_name
 from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
 from tools.documents.document import Spec, differences, register_kind
@@ -286,7 +287,7 @@ class RemoteServerKind:
         problems: dict[str, list[str]] = {}
         if not is_plain_address(spec["url"]):
             problems["url"] = ["An address with http:// or https:// and a host, without a login in it."]
-        elif refusal := _refused_host(spec["url"]):
+        elif refusal := _refused_address(spec["url"]):
             problems["url"] = [refusal]
         if spec["credential"] and name_problem(spec["credential"]):
             problems["credential"] = [name_problem(spec["credential"])]
@@ -311,8 +312,13 @@ class RemoteServerKind:
         _delete(actions.REMOTE_SERVER_CHANGED, server, name, self.read(name), by, note)
 
 
-def _refused_host(url: str) -> str:
+def _refused_address(url: str) -> str:
+    """Why requests may not go to this address; where a name leads is found out when it is asked."""
     parts = urlsplit(url)
+    if parts.fragment:
+        return "An address of a server has no fragment (#)."
+    if any(is_secret_name(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        return "A secret does not belong into the address, which is shown: make it a credential."
     try:
         outbound_policy().check_written_host(parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
     except OutboundRefusedError as error:
