@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from tools.calls import CacheScope, RateLimitScope, SideEffects, ToolOutcome
 from tools.governance.rate_limits import RateLimitedError, RateLimiter, RateLimitFormatError, read_limit
 from tools.invocation import ToolError
 from tools.models import Tool
+from tools.registry import RegisteredServer
 from tools.versions import Definition, publish_version
 
 
@@ -287,3 +289,17 @@ async def test_a_cache_that_is_away_costs_no_call(door: Door, make_tool: ToolMak
 
     assert [(await door.call(name, actor=ada)).ok for _ in range(2)] == [True, True]
     assert counter.calls == 2
+
+
+async def test_what_was_kept_is_not_found_once_the_remote_server_is_off(door: Door, make_tool: ToolMaker):
+    name, ada = await make_tool(Counter().count), somebody()
+    snapshot = await door.registry.snapshot()
+    tool = replace(snapshot.tools[name], handler={"server": "docs", "tool": "search"})
+    server = RegisteredServer(uuid4(), "docs", "https://example.org", "auto", "", "bearer", "", 30.0, enabled=True)
+
+    def key(enabled: bool) -> str:
+        servers = {"docs": replace(server, enabled=enabled)}
+        return result_cache.key_of(replace(snapshot, servers=servers), tool, {"q": 1}, ada)
+
+    assert key(True) == key(True)
+    assert key(True) != key(False)
