@@ -158,7 +158,8 @@ class ServiceFactory:
         port = port or free_port()
         log = self._folder / f"service-{port}-{len(self._started)}.log"
         defaults = {"PORT": str(port), "MIGRATE_ON_START": "0", "SHUTDOWN_GRACE_SECONDS": "5"}
-        if "OPENAI_BASE_URL" in environment:  # all share a database: runs in the background are for the demo model
+        on_shared_database = not {"SUPABASE_DATABASE_URL", "AGENTBACKEND_DATA_DIR"} & environment.keys()
+        if "OPENAI_BASE_URL" in environment and on_shared_database:  # runs in the background are for the demo model
             defaults["WORKER_IN_PROCESS"] = "false"
         with log.open("wb") as output:
             process = subprocess.Popen(
