@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, fields
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import TupleRow
@@ -29,6 +30,12 @@ class AgentProfile:
     history_token_budget: int
     tools: frozenset[str] | None
     is_default: bool
+    fallback_models: tuple[str, ...]
+    prompting: str
+    planning: bool
+    output_schema: dict[str, Any] | None
+    guardrails: frozenset[str]
+    summarise_history: bool
 
 
 _FIELDS = tuple(field.name for field in fields(AgentProfile))
@@ -85,4 +92,9 @@ class AgentCatalogue:
 
 def _profile(row: TupleRow) -> AgentProfile:
     values = dict(zip(_FIELDS, row, strict=True))
-    return AgentProfile(**values | {"tools": frozenset(values["tools"]) or None})
+    values |= {
+        "tools": frozenset(values["tools"]) or None,
+        "fallback_models": tuple(values["fallback_models"]),
+        "guardrails": frozenset(values["guardrails"]),
+    }
+    return AgentProfile(**values)

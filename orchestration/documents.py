@@ -17,7 +17,7 @@ from tools.documents import Spec, differences
 from tools.documents.fields import completed
 from tools.models import Tool
 
-_NULLABLE = frozenset({"temperature", "max_output_tokens", "max_iterations", "event_retention_days"})
+_NULLABLE = frozenset({"temperature", "max_output_tokens", "max_iterations", "event_retention_days", "output_schema"})
 
 
 class AgentKind:
@@ -33,11 +33,17 @@ class AgentKind:
         "is_default": (bool, False),
         "instructions": (str, ""),
         "model": (str, ""),
+        "fallback_models": (list, []),
+        "prompting": (str, Agent.Prompting.NATIVE.value),
+        "planning": (bool, True),
         "temperature": (float, None),
         "max_output_tokens": (int, None),
         "max_iterations": (int, None),
+        "output_schema": (dict, None),
         "history_token_budget": (int, 12000),
+        "summarise_history": (bool, True),
         "event_retention_days": (int, None),
+        "guardrails": (list, []),
         "tools": (list, []),
     }
 
@@ -104,7 +110,7 @@ class AgentKind:
 def _arranged(spec: Spec) -> Spec:
     """Each tool once, sorted; lines that end as in files, not as browsers send them."""
     texts = {field: spec[field].replace("\r\n", "\n") for field in ("description", "instructions")}
-    return {**spec, **texts, "tools": sorted(set(spec["tools"]))}
+    return {**spec, **texts, "tools": sorted(set(spec["tools"])), "guardrails": sorted(set(spec["guardrails"]))}
 
 
 def _columns(spec: Spec) -> dict[str, Any]:
@@ -140,6 +146,7 @@ configure_kind(
             "title": "For people: what the agent is called.",
             "description": "For people and other agents: what it is for.",
             "enabled": "Off: it answers nobody.",
+            "output_schema": "JSON Schema of its answers. Empty: it answers in prose.",
             "max_output_tokens": "How long one answer of the model may be. Empty: the model's own limit.",
         },
         in_order=_default_agent_first,

@@ -18,6 +18,12 @@ from audit.actor import DEFAULT_TENANT, Actor
 class Agent(models.Model):
     """What answers: instructions, a model, limits, and the tools it may offer to its caller."""
 
+    class Prompting(models.TextChoices):
+        """How the model is told of its tools and says what it wants."""
+
+        NATIVE = "native", "The provider's tool calling"
+        PROMPTED_JSON = "prompted_json", "JSON in the text, for models without tool calling"
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     slug = models.SlugField(max_length=64, unique=True, help_text="The agent's id in addresses and in A2A.")
     name = models.CharField(max_length=120)
@@ -30,6 +36,24 @@ class Agent(models.Model):
         validators=[MinValueValidator(0.0), MaxValueValidator(2.0)],
         help_text="Empty: the model's own.",
     )
+    fallback_models = ArrayField(
+        models.CharField(max_length=200), blank=True, default=list, db_default=[],
+        help_text="Models that are tried in this order when the first one fails before it has said anything.",
+    )  # fmt: skip
+    prompting = models.CharField(
+        max_length=16, choices=Prompting.choices, default=Prompting.NATIVE, db_default=Prompting.NATIVE,
+        help_text="How the model is told of its tools and calls them.",
+    )  # fmt: skip
+    planning = models.BooleanField(
+        default=True, db_default=True, help_text="It may make plans of several steps, which the service carries out."
+    )
+    output_schema = models.JSONField(
+        null=True, blank=True, help_text="JSON Schema of its answers. Empty: it answers in prose."
+    )
+    guardrails = ArrayField(
+        models.CharField(max_length=64), blank=True, default=list, db_default=[],
+        help_text="Names of guardrail policies that hold for it, beside those that hold everywhere.",
+    )  # fmt: skip
     max_output_tokens = models.PositiveIntegerField(null=True, blank=True)
     max_iterations = models.PositiveIntegerField(
         null=True, blank=True, validators=[MinValueValidator(1)],
@@ -39,6 +63,9 @@ class Agent(models.Model):
         db_default=12000,
         default=12000,
         help_text="How much of the thread's history the model is shown, in tokens (estimated).",
+    )
+    summarise_history = models.BooleanField(
+        default=True, db_default=True, help_text="What no longer fits the budget is summarised; off: it is left out."
     )
     tools = ArrayField(
         models.CharField(max_length=64), blank=True, default=list, db_default=[],

@@ -56,6 +56,20 @@ class RunReleasedError(Exception):
     """This process gives the run away (shut-down): it writes nothing more, and a successor goes on."""
 
 
+class AnswerStoppedError(Exception):
+    """The run ends here with an honest answer: a limit is reached, or something may not go on.
+
+    `text` is said to the user as a message, `reason` stands in the audit trail, and `{"stopped": reason, **result}` is the result
+    of RUN_FINISHED, for programs.
+    """
+
+    def __init__(self, reason: str, text: str, **result: Any) -> None:
+        self.reason = reason
+        self.text = text
+        self.result = {"stopped": reason, **result}
+        super().__init__(reason)
+
+
 @dataclass(slots=True)
 class Totals:
     """Model turns and tokens of a run, over all processes that carried it out."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -21,6 +22,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 from audit.console_actor import request_actor
 from orchestration.documents import AgentKind
 from orchestration.models import Agent
+from tools.admin.forms import IndentedJSONField
 from tools.changes import checked, submit
 from tools.documents import Document, kind_named
 from tools.models import Tool
@@ -37,6 +39,21 @@ class AgentForm(forms.ModelForm):
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
         help_text="What it may offer to callers whose role allows it. None chosen: every tool.",
     )
+    fallback_models = SimpleArrayField(
+        forms.CharField(max_length=200),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Separated by commas, tried in this order when the first one fails before it has said anything.",
+    )
+    guardrails = SimpleArrayField(
+        forms.CharField(max_length=64),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Policies that hold for it, separated by commas, beside those that hold everywhere.",
+    )
+    output_schema = IndentedJSONField(
+        rows=8, required=False, help_text="JSON Schema of its answers. Empty: it answers in prose."
+    )
     change_note = forms.CharField(
         required=False,
         max_length=500,
@@ -47,8 +64,9 @@ class AgentForm(forms.ModelForm):
     class Meta:
         model = Agent
         fields = (
-            "name", "slug", "description", "enabled", "is_default", "instructions", "model", "temperature",
-            "max_output_tokens", "history_token_budget", "max_iterations", "event_retention_days", "tools",
+            "name", "slug", "description", "enabled", "is_default", "instructions", "prompting", "planning", "output_schema",
+            "model", "fallback_models", "temperature", "max_output_tokens", "history_token_budget", "summarise_history",
+            "max_iterations", "event_retention_days", "guardrails", "tools",
         )  # fmt: skip
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -110,9 +128,13 @@ class AgentAdmin(ModelAdmin):
     prepopulated_fields = {"slug": ("name",)}
     fieldsets = (
         (None, {"fields": (("name", "slug"), "description", ("enabled", "is_default"))}),
-        ("Behaviour", {"fields": ("instructions",)}),
-        ("Model", {"fields": (("model", "temperature"), ("max_output_tokens", "max_iterations"))}),
-        ("History", {"fields": (("history_token_budget", "event_retention_days"),)}),
+        ("Behaviour", {"fields": ("instructions", ("prompting", "planning"), "output_schema")}),
+        (
+            "Model",
+            {"fields": (("model", "temperature"), "fallback_models", ("max_output_tokens", "max_iterations"))},
+        ),
+        ("History", {"fields": (("history_token_budget", "event_retention_days"), "summarise_history")}),
+        ("Guardrails", {"fields": ("guardrails",)}),
         ("Tools", {"fields": ("tools",)}),
     )  # fmt: skip
 

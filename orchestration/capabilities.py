@@ -1,0 +1,42 @@
+"""What the model is told that it can do in a run: the system prompt and the tools, the same in each of its turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestration import history
+from orchestration.run_task import RunTask
+from tools.calls import SideEffects
+from tools.registry import offered_tools
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The system prompt, the tools in the form of the chat-completions API (ours first), which of them are the client's, and what
+    an interrupted call of ours means."""
+
+    system: str
+    tools: list[dict[str, Any]]
+    frontend: frozenset[str]
+    side_effects: dict[str, SideEffects]
+
+
+async def capabilities_of(task: RunTask) -> Capabilities:
+    """What this run's caller may use now."""
+    backend_tools = await offered_tools(task.actor, task.agent.tools)
+    names = {tool.name for tool in backend_tools}
+    frontend = [tool for tool in task.run_input.tools if tool.name not in names]
+    wire = [_wire_tool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]
+    wire += [_wire_tool(tool.name, tool.description, tool.parameters) for tool in frontend]
+    return Capabilities(
+        system=history.system_prompt(task.agent.instructions, task.run_input.context),
+        tools=wire,
+        frontend=frozenset(tool.name for tool in frontend),
+        side_effects={tool.name: tool.side_effects for tool in backend_tools},
+    )
+
+
+def _wire_tool(name: str, description: str, schema: Any) -> dict[str, Any]:
+    parameters = schema or {"type": "object", "properties": {}}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
