@@ -23,7 +23,8 @@ def form(**changes: Any) -> dict[str, Any]:
     name = f"Agent {uuid4().hex[:8]}"
     values = {
         "name": name, "slug": name.lower().replace(" ", "-"), "description": "", "instructions": "Be brief.",
-        "enabled": "on", "history_token_budget": "4000", "tools": ["calculator_tool"],
+        "enabled": "on", "history_token_budget": "4000", "prompting": "native", "planning": "on", "summarise_history": "on",
+        "tools": ["calculator_tool"],
     }  # fmt: skip
     return {key: value for key, value in {**values, **changes}.items() if value is not None}
 
