@@ -20,7 +20,7 @@ def test_whatever_the_details_are_the_payload_is_bounded_json_without_nuls(detai
     written = orjson.dumps(cleaned, option=orjson.OPT_SORT_KEYS)
 
     assert len(written) <= MAX_PAYLOAD_BYTES
-    assert b"\\u0000" not in written
+    assert b"\\u0000" not in written.replace(b"\\\\", b"")  # a backslash that is written out, and then u0000, is no NUL
     assert orjson.loads(written) == cleaned
 
 
