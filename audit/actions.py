@@ -40,6 +40,10 @@ TOOL_CALLED: Final = "tool.called"
 TOOL_FAILED: Final = "tool.failed"
 TOOL_APPROVAL_ASKED: Final = "tool.approval_asked"
 
+# what a guardrail policy found
+GUARDRAIL_VIOLATION: Final = "guardrail.violation"
+GUARDRAIL_FOUND: Final = "guardrail.found"
+
 # the tool registry
 TOOL_PUBLISHED: Final = "tool.published"
 TOOL_ENABLED: Final = "tool.enabled"
@@ -53,6 +57,7 @@ REMOTE_TOOL_IMPORTED: Final = "remote_tool.imported"
 REMOTE_TOOL_QUARANTINED: Final = "remote_tool.quarantined"
 REMOTE_TOOL_ACCEPTED: Final = "remote_tool.accepted"
 REMOTE_TOOL_KEPT: Final = "remote_tool.kept"
+GUARDRAIL_CHANGED: Final = "guardrail.changed"
 CREDENTIAL_SET: Final = "credential.set"
 CREDENTIAL_REMOVED: Final = "credential.removed"
 CREDENTIAL_ROTATED: Final = "credential.rotated"
