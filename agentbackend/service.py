@@ -87,6 +87,7 @@ class Service:
         self.writer.start()
         self._model_port = open_model_port(_model_config(), prepare=instrument_client)
         await self._warn_of_others()
+        await sync_to_async(publish_keywords_of_setting)(settings.DISALLOWED_KEYWORDS)
         self.engine.start(self._model_port)
         self.doorbell.start()
         if concurrency is None:

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from audit.actor import Actor
 from tools.documents.document import Spec, register_kind
 from tools.documents.fields import completed
-from tools.governance.guardrails import PolicyKind, Stage
+from tools.governance.guardrails.policy import PolicyKind, Stage
 from tools.governance.policies import KEYWORDS_POLICY, KEYWORDS_SETTING, PolicyRule, check_rule, describe, publish
 from tools.models import GuardrailPolicy, GuardrailPolicyVersion
 
@@ -57,7 +57,9 @@ class GuardrailKind:
     def check(self, name: str, spec: Spec) -> None:
         """As the form does."""
         if name == KEYWORDS_POLICY:
-            raise ValidationError(f"The policy {name!r} is set by {KEYWORDS_SETTING}: change that, and start the service again.")
+            raise ValidationError(
+                f"The policy {name!r} is set by {KEYWORDS_SETTING}: change that, and start the service again."
+            )
         problems: dict[str, list[str]] = {}
         rows = (
             GuardrailPolicy(name=name, **{field: spec[field] for field in _ABOUT}),
@@ -75,7 +77,7 @@ class GuardrailKind:
 
     def write(self, name: str, spec: Spec, *, by: Actor, note: str) -> None:
         """A new version where the rule changes; switched on or off as it says."""
-        policy, is_new = GuardrailPolicy.objects.get_or_create(name=name, defaults={"enabled": False})
+        policy, _ = GuardrailPolicy.objects.get_or_create(name=name, defaults={"enabled": False})
         rule = rule_of(spec)
         served = PolicyRule.of(policy.current_version) if policy.current_version else None
         # a version that counts already is not checked again: it could not be switched off otherwise

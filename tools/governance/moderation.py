@@ -20,11 +20,12 @@ from typing import Any, Final
 import httpx
 import orjson
 
+from agentbackend.foundation import metrics
 from agentbackend.foundation.outbound import OutboundError, read_bounded
 from tools import credentials as tool_credentials
 from tools.addresses import address_problem
 from tools.credentials import MissingCredentialError, name_problem
-from tools.governance.guardrails import Policy
+from tools.governance.guardrails.policy import Policy
 from tools.http_endpoint.sending import shared_client
 from tools.vault import Sealed
 
@@ -33,12 +34,13 @@ logger = logging.getLogger(__name__)
 KEPT_SECONDS: Final = 60.0
 MOST_KEPT: Final = 2000
 MAX_ANSWER_BYTES: Final = 256 * 1024
+DEFAULT_SECONDS: Final = 5.0
 MAX_TEXT_CHARACTERS: Final = 32_000
 """Of one request; a longer text is judged in parts of this size."""
 _OVERLAP_CHARACTERS = 200
-_FIELDS = {
-    "url": str, "model": str, "credential": str, "categories": list, "threshold": (int, float), "timeout_seconds": (int, float),
-    "on_failure": str, "mode": str,
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "url": (str,), "model": (str,), "credential": (str,), "categories": (list,), "threshold": (int, float),
+    "timeout_seconds": (int, float), "on_failure": (str,), "mode": (str,),
 }  # fmt: skip
 
 
@@ -65,7 +67,7 @@ class ModerationSettings:
     credential: str = ""
     categories: tuple[str, ...] = ()
     threshold: float | None = None
-    timeout_seconds: float = 5.0
+    timeout_seconds: float = DEFAULT_SECONDS
     on_failure: OnFailure = OnFailure.BLOCK
     mode: Mode = Mode.FINAL
 
@@ -79,7 +81,7 @@ class ModerationSettings:
             credential=str(settings.get("credential", "")),
             categories=tuple(settings.get("categories") or ()),
             threshold=None if threshold is None else float(threshold),
-            timeout_seconds=float(settings.get("timeout_seconds", cls.timeout_seconds)),
+            timeout_seconds=float(settings.get("timeout_seconds", DEFAULT_SECONDS)),
             on_failure=OnFailure(settings.get("on_failure", OnFailure.BLOCK)),
             mode=Mode(settings.get("mode", Mode.FINAL)),
         )
@@ -116,7 +118,7 @@ def _choices_problem(settings: Mapping[str, Any]) -> str:
     threshold = settings.get("threshold")
     if threshold is not None and not 0 < threshold <= 1:
         return "threshold: more than 0, at most 1."
-    if not 0.1 <= settings.get("timeout_seconds", 5.0) <= 60:
+    if not 0.1 <= settings.get("timeout_seconds", DEFAULT_SECONDS) <= 60:
         return "timeout_seconds: 0.1 to 60."
     if settings.get("on_failure", OnFailure.BLOCK) not in tuple(OnFailure):
         return "on_failure: block or allow."
@@ -140,13 +142,23 @@ async def judge(policy: Policy, text: str, vault: Mapping[str, Sealed]) -> Judge
         given = ModerationSettings.of(policy.settings)
         async with asyncio.timeout(given.timeout_seconds):
             judgement = await _ask(given, text, vault)
-    except (MissingCredentialError, OutboundError, httpx.HTTPError, TimeoutError, ValueError, TypeError, KeyError) as error:
+    except (
+        MissingCredentialError,
+        OutboundError,
+        httpx.HTTPError,
+        TimeoutError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:
         reason = "timeout" if isinstance(error, TimeoutError | httpx.TimeoutException) else type(error).__name__
         logger.warning(
             "a moderation endpoint did not judge a text",
             extra={"policy": policy.name, "version": policy.version, "reason": reason},
         )
+        metrics.guardrail_judgements.labels(policy=policy.name, outcome="failed").inc()
         return Judgement(failed=True)
+    metrics.guardrail_judgements.labels(policy=policy.name, outcome="flagged" if judgement.category else "passed").inc()
     _keep(key, judgement)
     return judgement
 

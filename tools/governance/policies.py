@@ -21,7 +21,8 @@ from audit import actions
 from audit.actor import SYSTEM, Actor
 from audit.entry import Target
 from tools.documents.document import differences
-from tools.governance.guardrails import Action, PolicyKind, Stage, check_settings
+from tools.governance.guardrails.policy import Action, PolicyKind, Stage
+from tools.governance.guardrails.settings import check_settings
 from tools.governance.moderation import settings_problem
 from tools.json_values import same_json
 from tools.models import GuardrailPolicy, GuardrailPolicyVersion
@@ -30,9 +31,7 @@ KEYWORDS_SETTING: Final = "DISALLOWED_KEYWORDS"
 KEYWORDS_POLICY: Final = "disallowed-keywords"
 """The policy that holds what the setting says; nobody else may take its name."""
 
-_ASK_PROBLEM = (
-    "A person can be asked about the arguments of tools only: choose block, redact or warn, or check the arguments of tools alone."
-)
+_ASK_PROBLEM = "A person can be asked about the arguments of tools only: choose block, redact or warn, or check the arguments of tools alone."
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,11 @@ def publish(
         locked.current_version = version
         locked.save(using=using, update_fields=["current_version", "updated_at"])
         _record(
-            locked, version, by, {"number": version.number, "note": note, "changes": differences(before, rule.as_dict())}, using
+            locked,
+            version,
+            by,
+            {"number": version.number, "note": note, "changes": differences(before, rule.as_dict())},
+            using,
         )
     policy.current_version = version
     return version
@@ -136,6 +139,49 @@ def describe(
     return True
 
 
+def seed_policies(using: str = DEFAULT_DB_ALIAS) -> None:
+    """Make the policies that the service comes with, where they are not there yet; what an administrator has made of one stays."""
+    for name, (enabled, description, rule) in _SEEDED.items():
+        policy, is_new = GuardrailPolicy.objects.using(using).get_or_create(
+            name=name, defaults={"enabled": False, "everywhere": True, "description": description}
+        )
+        if is_new:
+            publish(policy, rule, by=SYSTEM, note="Comes with the service.", using=using)
+            describe(policy, {"enabled": enabled}, by=SYSTEM, note="Comes with the service.", using=using)
+
+
+_LEAVES = [Stage.OUTPUT.value]
+_SEEDED: Final[dict[str, tuple[bool, str, PolicyRule]]] = {
+    "secrets": (
+        True,
+        "API keys and private keys are masked before anything leaves.",
+        PolicyRule(PolicyKind.PII.value, _LEAVES, Action.REDACT.value, {"classes": ["api_key", "private_key"]}),
+    ),
+    "injection": (
+        True,
+        "The model is warned of results of tools, and answers of remote agents, that look like instructions.",
+        PolicyRule(
+            PolicyKind.INJECTION.value, [Stage.TOOL_RESULT.value, Stage.REMOTE_ANSWER.value], Action.WARN.value, {}
+        ),
+    ),
+    "personal-data": (
+        False,
+        "E-mail addresses, phone numbers, card numbers and IBANs are masked before anything leaves.",
+        PolicyRule(PolicyKind.PII.value, _LEAVES, Action.REDACT.value, {"classes": ["email", "phone", "card", "iban"]}),
+    ),
+    "personal-data-in-calls": (
+        False,
+        "A person is asked before personal data goes to a tool.",
+        PolicyRule(
+            PolicyKind.PII.value,
+            [Stage.TOOL_ARGUMENTS.value],
+            Action.ASK.value,
+            {"classes": ["email", "phone", "card", "iban"]},
+        ),
+    ),
+}
+
+
 def publish_keywords_of_setting(keywords: Sequence[str], using: str = DEFAULT_DB_ALIAS) -> GuardrailPolicy | None:
     """Bring DISALLOWED_KEYWORDS into its policy: a new version where the words are others; switched off where there are none.
 
@@ -146,9 +192,12 @@ def publish_keywords_of_setting(keywords: Sequence[str], using: str = DEFAULT_DB
         found = GuardrailPolicy.objects.using(using).select_for_update().filter(name=KEYWORDS_POLICY).first()
         if not keywords and found is None:
             return None
-        policy = found or GuardrailPolicy.objects.using(using).get_or_create(
-            name=KEYWORDS_POLICY, defaults={"setting": KEYWORDS_SETTING, "everywhere": True, "enabled": False}
-        )[0]
+        policy = (
+            found
+            or GuardrailPolicy.objects.using(using).get_or_create(
+                name=KEYWORDS_POLICY, defaults={"setting": KEYWORDS_SETTING, "everywhere": True, "enabled": False}
+            )[0]
+        )
         if keywords:
             publish(policy, _rule_of_setting(keywords), by=SYSTEM, note=note, using=using)
         about = {"enabled": bool(keywords), "everywhere": True, "description": f"What {KEYWORDS_SETTING} says."}

@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from agentbackend.foundation.identifiers import uuid7
-from tools.governance.guardrails import Action, PolicyKind, Stage
+from tools.governance.guardrails.policy import Action, PolicyKind, Stage
 from tools.models.names import POLICY_NAME_PATTERN, policy_name
 
 POLICY_KINDS = (
