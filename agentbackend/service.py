@@ -36,6 +36,7 @@ from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools import process as tool_process
 from tools.builtin import debug
+from tools.governance.policies import publish_keywords_of_setting
 from tools.http_endpoint import sending
 from tools.mcp_client.loading import close_connections
 from tools.mcp_server.open_requests import OpenRequests

@@ -95,36 +95,32 @@ class Judgement:
     failed: bool = False
 
 
-def settings_problem(settings: Mapping[str, Any]) -> str:
-    """Why these settings cannot be used; empty when they can."""
+def moderation_problems(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Why these settings cannot be used, by setting; empty when they can."""
     if unknown := sorted(set(settings) - set(_FIELDS)):
-        return f"There is no setting {unknown[0]!r}; the settings are {', '.join(_FIELDS)}."
+        return {unknown[0]: f"There is no such setting; the settings are {', '.join(_FIELDS)}."}
     for name, kind in _FIELDS.items():
         value = settings.get(name)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            return f"{name} is of the wrong type."
-    if found := address_problem(str(settings.get("url", ""))):
-        return f"url: {found}"
+            return {name: "This is of the wrong type."}
+    found = {"url": address_problem(str(settings.get("url", "")))}
     credential = settings.get("credential") or ""
-    if credential and name_problem(credential):
-        return name_problem(credential)
-    return _choices_problem(settings)
+    found["credential"] = name_problem(credential) if credential else ""
+    return {name: text for name, text in {**found, **_choices(settings)}.items() if text}
 
 
-def _choices_problem(settings: Mapping[str, Any]) -> str:
+def _choices(settings: Mapping[str, Any]) -> dict[str, str]:
     categories = settings.get("categories") or []
-    if len(categories) > 100 or not all(isinstance(item, str) and 0 < len(item) <= 64 for item in categories):
-        return "categories: at most 100 names."
     threshold = settings.get("threshold")
-    if threshold is not None and not 0 < threshold <= 1:
-        return "threshold: more than 0, at most 1."
-    if not 0.1 <= settings.get("timeout_seconds", DEFAULT_SECONDS) <= 60:
-        return "timeout_seconds: 0.1 to 60."
-    if settings.get("on_failure", OnFailure.BLOCK) not in tuple(OnFailure):
-        return "on_failure: block or allow."
-    if settings.get("mode", Mode.FINAL) not in tuple(Mode):
-        return "mode: final or sentences."
-    return ""
+    few = len(categories) <= 100 and all(isinstance(item, str) and 0 < len(item) <= 64 for item in categories)
+    seconds = settings.get("timeout_seconds") or DEFAULT_SECONDS
+    return {
+        "categories": "" if few else "At most 100 names.",
+        "threshold": "" if threshold is None or 0 < threshold <= 1 else "More than 0, at most 1.",
+        "timeout_seconds": "" if 0.1 <= seconds <= 60 else "0.1 to 60 seconds.",
+        "on_failure": "" if settings.get("on_failure", OnFailure.BLOCK) in tuple(OnFailure) else "block or allow.",
+        "mode": "" if settings.get("mode", Mode.FINAL) in tuple(Mode) else "final or sentences.",
+    }
 
 
 _kept: OrderedDict[tuple[str, bytes], tuple[float, Judgement]] = OrderedDict()

@@ -21,9 +21,8 @@ from audit import actions
 from audit.actor import SYSTEM, Actor
 from audit.entry import Target
 from tools.documents.document import differences
-from tools.governance.guardrails.policy import Action, PolicyKind, Stage
-from tools.governance.guardrails.settings import check_settings
-from tools.governance.moderation import settings_problem
+from tools.governance.guardrails.policy import Action, PolicyKind, Stage, check_settings
+from tools.governance.moderation import moderation_problems
 from tools.json_values import same_json
 from tools.models import GuardrailPolicy, GuardrailPolicyVersion
 
@@ -31,7 +30,10 @@ KEYWORDS_SETTING: Final = "DISALLOWED_KEYWORDS"
 KEYWORDS_POLICY: Final = "disallowed-keywords"
 """The policy that holds what the setting says; nobody else may take its name."""
 
-_ASK_PROBLEM = "A person can be asked about the arguments of tools only: choose block, redact or warn, or check the arguments of tools alone."
+_RULE_FIELDS = ("kind", "stages", "action", "settings", "message")
+_ASK_PROBLEM = (
+    "A person can be asked about the arguments of tools only: check these alone, or choose block, redact or warn."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +66,37 @@ def policy_version(version: GuardrailPolicyVersion) -> str:
     return f"{version.policy.name}:{version.number}:{version.digest[:12]}"
 
 
-def check_rule(rule: PolicyRule) -> None:
-    """Raise ValidationError, messages keyed by field, unless the engine can work with this."""
-    problems: dict[str, list[str]] = {}
+def rule_problems(rule: PolicyRule) -> dict[str, list[str]]:
+    """Why the engine cannot work with this, by field (`kind`, `stages`, `action`, or a key of the settings); empty when it can."""
     try:
-        kind, action, stages = PolicyKind(rule.kind), Action(rule.action), [Stage(stage) for stage in rule.stages]
+        kind, action, stages = PolicyKind(rule.kind), Action(rule.action), {Stage(stage) for stage in rule.stages}
     except ValueError as error:
-        raise ValidationError({"kind": [f"{error}."]}) from error
+        return {"kind": [f"{error}."]}
     if not stages:
-        problems["stages"] = ["Choose at least one place."]
-    if action is Action.ASK and set(stages) - {Stage.TOOL_ARGUMENTS}:
-        problems["action"] = [_ASK_PROBLEM]
+        return {"stages": ["Choose at least one place."]}
+    if action is Action.ASK and stages - {Stage.TOOL_ARGUMENTS}:
+        return {"action": [_ASK_PROBLEM]}
     if kind is PolicyKind.MODEL:
-        problems |= _moderation_problems(rule, action)
-    elif not problems:
-        found = check_settings(kind, stages, action, rule.settings)
-        problems |= {name: [text] if isinstance(text, str) else list(text) for name, text in found.items()}
+        return _moderation_problems(rule, action)
+    return check_settings(kind, stages, action, rule.settings)
+
+
+def check_rule(rule: PolicyRule) -> None:
+    """Raise ValidationError, messages keyed by field of a policy's document, unless the engine can work with this."""
+    problems: dict[str, list[str]] = {}
+    for name, texts in rule_problems(rule).items():
+        if name in _RULE_FIELDS:
+            problems.setdefault(name, []).extend(texts)
+        else:
+            problems.setdefault("settings", []).extend(f"{name}: {text}" for text in texts)
     if problems:
         raise ValidationError(problems)
 
 
 def _moderation_problems(rule: PolicyRule, action: Action) -> dict[str, list[str]]:
-    problems: dict[str, list[str]] = {}
     if action is Action.REDACT:
-        problems["action"] = ["A moderation model judges the whole and names no place: it can block, warn or ask."]
-    if found := settings_problem(rule.settings):
-        problems["settings"] = [found]
-    return problems
+        return {"action": ["A moderation model judges the whole and names no place: it can block, warn or ask."]}
+    return {name: [text] for name, text in moderation_problems(rule.settings).items()}
 
 
 def publish(

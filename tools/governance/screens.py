@@ -16,9 +16,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import orjson
 
-from tools.governance.guardrails.policy import Action, Checked, Finding, Policy, PolicyKind, Stage
+from tools.governance.guardrails.policy import Action, Checked, Finding, Policy, PolicyKind, Stage, check_settings
 from tools.governance.guardrails.screen import Guardrails
-from tools.governance.guardrails.settings import check_settings
 from tools.governance.moderation import blocks_on_failure, holds_sentences, judge
 from tools.vault import Sealed
 
@@ -90,7 +89,7 @@ def registered_policy(
 
 def _problem(kind: str, stages: Sequence[str], action: str, settings: Any) -> str:
     try:
-        of_kind, where, what = PolicyKind(kind), [Stage(stage) for stage in stages], Action(action)
+        of_kind, where, what = PolicyKind(kind), _stages(stages), Action(action)
         if not isinstance(settings, dict):
             return "its settings are no object"
         if of_kind is PolicyKind.MODEL:
@@ -98,10 +97,10 @@ def _problem(kind: str, stages: Sequence[str], action: str, settings: Any) -> st
         found = check_settings(of_kind, where, what, settings)
     except (TypeError, ValueError, KeyError) as error:
         return str(error)
-    return "; ".join(f"{name}: {text}" for name, text in found.items())
+    return "; ".join(f"{name}: {' '.join(texts)}" for name, texts in found.items())
 
 
-def _stages(stages: Iterable[str]) -> Any:
+def _stages(stages: Iterable[str]) -> frozenset[Stage]:
     return frozenset(Stage(stage) for stage in stages)
 
 
