@@ -125,6 +125,7 @@ class ToolCalls:
             request_id=task.request_id,
             trace_id=task.trace_id,
             approved=approved,
+            guardrails=task.agent.guardrails,
         )
         with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
             return await call_tool(call, context)

@@ -30,7 +30,7 @@ from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from tools import credentials as tool_credentials
 from tools import result_cache
-from tools.call_screening import CallScreening, arguments_withheld, refusal_text
+from tools.call_screening import CallScreening, arguments_withheld, refusal_text, withheld_by
 from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
@@ -170,13 +170,20 @@ async def _read_arguments(passing: _Passing, tool: RegisteredTool) -> dict[str, 
 
     The policies come first: what does not fit is named with its value.
     """
-    passing.arguments = arguments = await passing.screening.arguments(_parsed(passing.call.arguments))
+    parsed = _parsed(passing.call.arguments)
+    withheld = withheld_by(parsed)
+    if withheld is not None:
+        version, category = withheld
+        message = refusal_text(version.partition(":")[0], category, tool.definition.name)
+        raise Refusal(ToolOutcome.DENIED, "guardrail", message, policy_version=version)
+    passing.arguments = arguments = await passing.screening.arguments(parsed)
     passing.screened = True
     blocked = passing.screening.blocked
     if blocked is not None:
+        policy = blocked.policy
         passing.arguments = arguments_withheld(blocked)
-        message, version = refusal_text(blocked, tool.definition.name), blocked.policy.policy_version
-        raise Refusal(ToolOutcome.DENIED, "guardrail", message, policy_version=version)
+        message = refusal_text(policy.name, blocked.category, tool.definition.name, policy.message)
+        raise Refusal(ToolOutcome.DENIED, "guardrail", message, policy_version=policy.policy_version)
     found = problems(tool.input_schema, arguments)
     if found:
         raise _invalid("They do not fit the tool's schema: " + "; ".join(found) + ".")

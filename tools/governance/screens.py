@@ -131,6 +131,10 @@ class Screen:
         """Whether anything is checked at one of these stages."""
         return not self._stages.isdisjoint(stages)
 
+    def asks_models(self, *stages: Stage) -> bool:
+        """Whether a moderation model is asked at one of these stages, which takes a while."""
+        return any(self.fast.model_policies(stage) for stage in stages)
+
     def check_now(self, stage: Stage, text: str) -> Checked:
         """What the fast checks say, at once."""
         checked = self.fast.check(stage, text)
