@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(choices=[('keywords', 'Keywords'), ('patterns', 'Patterns'), ('pii', 'Personal data and secrets'), ('injection', 'Prompt injection'), ('length', 'Length'), ('model', 'Moderation model')], help_text='What it looks for.', max_length=16)),
                 ('stages', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('user_input', 'What users say'), ('tool_arguments', 'Arguments of tools'), ('tool_result', 'Results of tools'), ('remote_answer', 'Answers of remote agents'), ('output', 'What agents say')], max_length=16), help_text='Where it looks: at least one place.', size=None)),
                 ('action', models.CharField(choices=[('block', 'Block'), ('redact', 'Redact'), ('warn', 'Warn'), ('ask', 'Ask a person')], help_text='block: it goes no further; redact: what was found is masked; warn: it is recorded; ask: a person decides.', max_length=16)),
-                ('settings', models.JSONField(db_default={}, default=dict, help_text='What its kind needs to know.')),
+                ('settings', models.JSONField(blank=True, db_default={}, default=dict, help_text='What its kind needs to know.')),
                 ('message', models.CharField(blank=True, db_default='', default='', help_text='What is said when it blocks. Empty: a plain sentence.', max_length=500)),
                 ('digest', models.CharField(editable=False, help_text='SHA-256 of all of the above.', max_length=64)),
                 ('change_note', models.CharField(blank=True, db_default='', default='', max_length=500)),

@@ -91,7 +91,7 @@ class GuardrailPolicyVersion(models.Model):
         max_length=16, choices=POLICY_ACTIONS,
         help_text="block: it goes no further; redact: what was found is masked; warn: it is recorded; ask: a person decides.",
     )  # fmt: skip
-    settings = models.JSONField(default=dict, db_default={}, help_text="What its kind needs to know.")
+    settings = models.JSONField(default=dict, db_default={}, blank=True, help_text="What its kind needs to know.")
     message = models.CharField(
         max_length=500, blank=True, db_default="", default="",
         help_text="What is said when it blocks. Empty: a plain sentence.",
