@@ -11,7 +11,7 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
@@ -227,9 +227,13 @@ class GuardrailPolicyAdmin(DocumentAdmin, ModelAdmin):
 
     def get_custom_urls(self) -> tuple[tuple[str, str, Any], ...]:
         return (
-            ("try/", "tools_guardrailpolicy_try", TryPoliciesPage.as_view(model_admin=self)),
             ("<uuid:object_id>/versions/", "tools_guardrailpolicy_versions", PolicyVersionsPage.as_view(model_admin=self)),
         )  # fmt: skip
+
+    def get_urls(self) -> list[Any]:
+        """The page that belongs to no one policy comes first."""
+        view = self.admin_site.admin_view(TryPoliciesPage.as_view(model_admin=self))
+        return [path("try/", view, name="tools_guardrailpolicy_try"), *super().get_urls()]
 
     def get_fieldsets(self, request: HttpRequest, obj: GuardrailPolicy | None = None) -> Any:
         """A new policy has no state; what is only read is shown as what it says."""
