@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -106,3 +106,10 @@ class Checked:
 
     def _first(self, action: Action) -> Finding | None:
         return next((finding for finding in self.findings if finding.policy.action is action), None)
+
+
+def check_settings(
+    kind: PolicyKind, stages: Set[Stage], action: Action, settings: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """The problems of a policy by field (`stages`, `action`, or a key of the settings); empty when it can be used."""
+    return {}
