@@ -40,6 +40,12 @@ TOOL_CALLED: Final = "tool.called"
 TOOL_FAILED: Final = "tool.failed"
 TOOL_APPROVAL_ASKED: Final = "tool.approval_asked"
 
+# a task that is handed to another agent
+DELEGATION_ALLOWED: Final = "delegation.allowed"
+DELEGATION_DENIED: Final = "delegation.denied"
+DELEGATION_FINISHED: Final = "delegation.finished"
+DELEGATION_FAILED: Final = "delegation.failed"
+
 # the tool registry
 TOOL_PUBLISHED: Final = "tool.published"
 TOOL_ENABLED: Final = "tool.enabled"
