@@ -15,6 +15,8 @@ from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 
+from a2a.delegation import directory
+from a2a.scripted_agent import ScriptedAgent
 from agentbackend import readiness
 from agentbackend.dispatch.jobs import Jobs, JobsConfig
 from agentbackend.dispatch.workers import WorkerPlan, Workers
@@ -87,6 +89,8 @@ class Service:
         )
         self.writer.start()
         self._model_port = open_model_port(_model_config(), prepare=instrument_client)
+        if settings.MODEL_IS_DEMO:
+            directory.add(ScriptedAgent())
         await self._warn_of_others()
         await sync_to_async(publish_keywords_of_setting)(settings.DISALLOWED_KEYWORDS)
         self.engine.start(self._model_port)

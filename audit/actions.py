@@ -44,6 +44,12 @@ TOOL_APPROVAL_ASKED: Final = "tool.approval_asked"
 GUARDRAIL_VIOLATION: Final = "guardrail.violation"
 GUARDRAIL_FOUND: Final = "guardrail.found"
 
+# a task that is handed to another agent
+DELEGATION_ALLOWED: Final = "delegation.allowed"
+DELEGATION_DENIED: Final = "delegation.denied"
+DELEGATION_FINISHED: Final = "delegation.finished"
+DELEGATION_FAILED: Final = "delegation.failed"
+
 # the tool registry
 TOOL_PUBLISHED: Final = "tool.published"
 TOOL_ENABLED: Final = "tool.enabled"

@@ -1,4 +1,4 @@
-"""Tool calls of a run: through the tools' door, side by side, each a step whose intent is committed before it is made."""
+"""Tool calls and delegations of a run: each through its door, side by side, a step whose intent is committed before it is made."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from uuid import UUID
 
 from opentelemetry import trace
 
+from a2a.delegation import delegate, directory
 from agentbackend.foundation.identifiers import uuid7
 from audit import actions
 from audit.entry import AuditEntry
 from orchestration import events as ev
 from orchestration.capabilities import Capabilities
+from orchestration.delegating import SubagentEvents
 from orchestration.interrupts import Question, QuestionKind, ask_about
 from orchestration.lease import Lease
 from orchestration.model_turn import StreamedTurn
@@ -103,20 +105,36 @@ class ToolCalls:
         known = resume.calls.get(call.id) if resume else None
         if known is not None and known.message is not None:
             self.record.results[call.id] = known.message
+            self.record.conversation.add(*known.said)
             return known.message
         now_said = capabilities.side_effects.get(call.name)
         if known is not None and known.may_have_happened and SideEffects.UNSAFE in (known.side_effects, now_said):
             return ask_about(call, QuestionKind.REPEAT)
         step = CallStep(self.record, self.lease, call, now_said or SideEffects.UNSAFE)
+        if instead is None and step.is_delegation:
+            return await self._delegated(call, step)
         result = instead or await self._through_the_door(call, step, approved=approved)
         if result.outcome is ToolOutcome.NEEDS_APPROVAL:
             step.wait_for_a_person()
             return ask_about(call, QuestionKind.APPROVAL)
         return step.end(result)
 
+    async def _delegated(self, call: ToolCall, step: CallStep) -> dict[str, Any]:
+        """The task is handed to another agent, whose answer is the call's result."""
+        subagent = SubagentEvents(self.record.journal, call.id)
+        with tracer.start_as_current_span("delegation", attributes={"gen_ai.agent.name": call.name[:64]}):
+            result = await delegate(call, self._context(step), subagent)
+        message = step.end(result, said=subagent.messages())
+        self.record.conversation.add(*subagent.messages())
+        return message
+
     async def _through_the_door(self, call: ToolCall, recorder: CallStep, *, approved: bool) -> ToolResult:
+        with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
+            return await call_tool(call, self._context(recorder, approved=approved))
+
+    def _context(self, recorder: CallStep, *, approved: bool = False) -> CallContext:
         task = self.record.task
-        context = CallContext(
+        return CallContext(
             actor=task.actor,
             recorder=recorder,
             allowed_tools=task.agent.tools,
@@ -127,12 +145,10 @@ class ToolCalls:
             approved=approved,
             guardrails=task.agent.guardrails,
         )
-        with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
-            return await call_tool(call, context)
 
 
 class CallStep:
-    """A tool call as a step, and the recorder of the tools' door: the step enters the journal with the door's decision.
+    """A tool call or delegation as a step, and its door's recorder: the step enters the journal with the door's decision.
 
     So a step that has begun tells whether the call was permitted, and a call without a step was never made.
     """
@@ -142,13 +158,14 @@ class CallStep:
         self._lease = lease
         self._call = call
         self._side_effects = side_effects
-        self._name = f"tool call {call.name} {call.id}"
+        self.is_delegation = call.name in directory.peers
+        self._name = f"{'delegation' if self.is_delegation else 'tool call'} {call.name} {call.id}"
         self._id: UUID | None = None
         self._detail: dict[str, Any] = {"toolCallId": call.id, "name": call.name, "arguments": call.arguments}
 
     async def record(self, audit_entry: AuditEntry) -> None:
         """Returns once the entry is committed under the run's fence and the lease holds."""
-        self._begin(permitted=audit_entry.action == actions.TOOL_ALLOWED)
+        self._begin(permitted=audit_entry.action in (actions.TOOL_ALLOWED, actions.DELEGATION_ALLOWED))
         await self._record.journal.record(audit_entry)
         await self._lease.ensure()
 
@@ -156,8 +173,8 @@ class CallStep:
         """Committed with what the run writes next."""
         self._record.journal.audit(audit_entry)
 
-    def end(self, result: ToolResult) -> dict[str, Any]:
-        """Write the result; returns it as a message."""
+    def end(self, result: ToolResult, *, said: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+        """Write the result; returns it as a message. `said`: messages of a subagent."""
         step_id = self._begin(permitted=False)
         message = _tool_message(self._call, result)
         metadata = {"error": {"code": result.outcome.value, "retryable": result.retryable}}
@@ -170,7 +187,13 @@ class CallStep:
                 metadata=ev.UNSET if result.ok else metadata,
             )
         )
-        ended = {"outcome": result.outcome.value, "message": message, "durationMs": round(result.duration_ms, 1)}
+        ended: dict[str, Any] = {
+            "outcome": result.outcome.value,
+            "message": message,
+            "durationMs": round(result.duration_ms, 1),
+        }
+        if said:
+            ended["said"] = list(said)
         self._record.end_step(step_id, self._name, "finished" if result.ok else "failed", {**self._detail, **ended})
         self._record.results[self._call.id] = message
         return message
@@ -182,7 +205,8 @@ class CallStep:
     def _begin(self, *, permitted: bool) -> UUID:
         if self._id is None:
             self._detail |= {"permitted": permitted, "sideEffects": self._side_effects.value}
-            self._id = self._record.start_step("tool_call", self._name, self._detail)
+            kind = "delegation" if self.is_delegation else "tool_call"
+            self._id = self._record.start_step(kind, self._name, self._detail)
         return self._id
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from a2a.delegation import directory
 from orchestration import history
 from orchestration.run_task import RunTask
 from tools.calls import SideEffects
@@ -13,8 +14,8 @@ from tools.registry import offered_tools
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The system prompt, the tools in the form of the chat-completions API (ours first), which of them are the client's, and what
-    an interrupted call of ours means."""
+    """The system prompt, the tools in the form of the chat-completions API (ours first, delegations among them), which of them are
+    the client's, and what an interrupted call of ours means."""
 
     system: str
     tools: list[dict[str, Any]]
@@ -24,7 +25,11 @@ class Capabilities:
 
 async def capabilities_of(task: RunTask) -> Capabilities:
     """What this run's caller may use now."""
-    backend_tools = await offered_tools(task.actor, task.agent.tools)
+    delegates = await directory.offered(task.actor, task.agent.tools)
+    backend_tools = [
+        *await offered_tools(task.actor, task.agent.tools),
+        *(agent.as_tool() for agent in delegates),
+    ]
     names = {tool.name for tool in backend_tools}
     frontend = [tool for tool in task.run_input.tools if tool.name not in names]
     wire = [_wire_tool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]

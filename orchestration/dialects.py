@@ -62,10 +62,14 @@ class AgUiDialect:
         return _agui_error_frame(code, message)
 
 
+_SUBAGENT_MARKS = (b'"subagentRunId":', b'"SUBAGENT_')
+
+
 class LegacyAgUiDialect:
     """AG-UI before 1.0: the same, but for what those clients reject.
 
-    They know no `cancelled` outcome, no `pendingToolCallIds` and no `protocolVersion`; only RUN_ events carry any of these.
+    They know no `cancelled` outcome, no `pendingToolCallIds` and no `protocolVersion` (only RUN_ events carry any of these), and no
+    subagents: a delegation is told by CUSTOM events of the names and forms that AGUIMessage has for it, without its text.
     """
 
     needs_whole_log = False
@@ -75,14 +79,17 @@ class LegacyAgUiDialect:
         part = chunk.after(after)
         if part is None:
             return b""
-        return b"".join(part.frame(seq, self.line(line)) for seq, line in enumerate(part.lines, part.seq_from))
+        written = ((seq, self.line(line)) for seq, line in enumerate(part.lines, part.seq_from))
+        return b"".join(part.frame(seq, line) for seq, line in written if line)
 
     def error_frame(self, code: str, message: str) -> bytes:
         """RUN_ERROR."""
         return _agui_error_frame(code, message)
 
     def line(self, line: bytes) -> bytes:
-        """One stored event as this dialect has it."""
+        """One stored event as this dialect has it; empty when it has none for it."""
+        if any(mark in line for mark in _SUBAGENT_MARKS):
+            return self._without_subagents(line)
         if not line.startswith(b'{"type":"RUN_'):
             return line
         match event := ev.decode(line):
@@ -93,6 +100,39 @@ class LegacyAgUiDialect:
             case ev.RunError():
                 return ev.encode(msgspec.structs.replace(event, usage=ev.UNSET))
         return line
+
+    @staticmethod
+    def _without_subagents(line: bytes) -> bytes:
+        event = ev.decode(line)
+        if isinstance(event, ev.MessagesSnapshot):
+            kept = [message for message in event.messages if "subagentRunId" not in message]
+            return ev.encode(ev.MessagesSnapshot(messages=kept))
+        if told := _delegation(event):
+            return ev.encode(ev.Custom(name=told["event_type"], value=told["data"]))
+        if isinstance(event, ev.TextMessageStart | ev.TextMessageContent | ev.TextMessageEnd):
+            return line if event.subagent_run_id is ev.UNSET else b""
+        return line
+
+
+def _delegation(event: ev.Event) -> dict[str, Any] | None:
+    """A subagent's beginning and end as A2A_DELEGATION_START and A2A_DELEGATION_RESULT; None for all other events."""
+    match event:
+        case ev.SubagentStarted():
+            data = {"agent": event.name, "task": _of_metadata(event.metadata, "task")}
+            kind = "A2A_DELEGATION_START"
+        case ev.SubagentFinished():
+            data = {"agent": _of_metadata(event.metadata, "agent"), "result": event.result}
+            kind = "A2A_DELEGATION_RESULT"
+        case ev.SubagentError():
+            data = {"agent": _of_metadata(event.metadata, "agent"), "error": event.message}
+            kind = "A2A_DELEGATION_RESULT"
+        case _:
+            return None
+    return {"event_type": kind, "data": {"delegationId": event.subagent_run_id, **data}}
+
+
+def _of_metadata(metadata: Any, name: str) -> str:
+    return str(metadata.get(name, "")) if isinstance(metadata, dict) else ""
 
 
 def _legacy_finished(event: ev.RunFinished) -> ev.Event:
@@ -138,12 +178,15 @@ class EnvelopeDialect:
         match event:
             case ev.RunStarted():
                 self._run_id, self._thread_id = event.run_id, event.thread_id
-            case ev.TextMessageStart():
+            case ev.SubagentStarted() | ev.SubagentFinished() | ev.SubagentError():
+                told = _delegation(event)
+                return [told] if told is not None else []
+            case ev.TextMessageStart() if event.subagent_run_id is ev.UNSET:
                 self._texts[event.message_id] = []
                 return self._let_go()
-            case ev.TextMessageContent():
+            case ev.TextMessageContent() if event.subagent_run_id is ev.UNSET:
                 self._texts[event.message_id].append(event.delta)
-            case ev.TextMessageEnd():
+            case ev.TextMessageEnd() if event.subagent_run_id is ev.UNSET:
                 text = "".join(self._texts.pop(event.message_id, []))
                 if event.message_id not in self._void:
                     self._held, self._held_id = text, event.message_id

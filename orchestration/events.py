@@ -71,10 +71,11 @@ class StepFinished(_Event, tag="STEP_FINISHED", frozen=True):
 
 
 class TextMessageStart(_Event, tag="TEXT_MESSAGE_START", frozen=True):
-    """A message of the assistant opens."""
+    """A message of the assistant opens. `subagent_run_id`, here and below: another agent says it."""
 
     message_id: str
     role: str | UnsetType = UNSET
+    subagent_run_id: str | UnsetType = UNSET
 
 
 class TextMessageContent(_Event, tag="TEXT_MESSAGE_CONTENT", frozen=True):
@@ -82,12 +83,14 @@ class TextMessageContent(_Event, tag="TEXT_MESSAGE_CONTENT", frozen=True):
 
     message_id: str
     delta: str
+    subagent_run_id: str | UnsetType = UNSET
 
 
 class TextMessageEnd(_Event, tag="TEXT_MESSAGE_END", frozen=True):
     """The message is complete."""
 
     message_id: str
+    subagent_run_id: str | UnsetType = UNSET
 
 
 class ToolCallStart(_Event, tag="TOOL_CALL_START", frozen=True):
@@ -118,6 +121,33 @@ class ToolCallResult(_Event, tag="TOOL_CALL_RESULT", frozen=True):
     tool_call_id: str
     content: str
     role: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class SubagentStarted(_Event, tag="SUBAGENT_STARTED", frozen=True):
+    """Another agent begins with a task. `metadata["task"]` is what it was asked."""
+
+    subagent_run_id: str
+    name: str
+    description: str | UnsetType = UNSET
+    parent_tool_call_id: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class SubagentFinished(_Event, tag="SUBAGENT_FINISHED", frozen=True):
+    """The other agent has done its task. `metadata["agent"]`, here and below: its name."""
+
+    subagent_run_id: str
+    result: Any = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class SubagentError(_Event, tag="SUBAGENT_ERROR", frozen=True):
+    """The other agent has not done its task; the run goes on."""
+
+    subagent_run_id: str
+    message: str
+    code: str | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
 
 
@@ -185,6 +215,9 @@ Event: TypeAlias = (
     | ToolCallArgs
     | ToolCallEnd
     | ToolCallResult
+    | SubagentStarted
+    | SubagentFinished
+    | SubagentError
     | ReasoningStart
     | ReasoningMessageStart
     | ReasoningMessageContent

@@ -60,8 +60,15 @@ def merge(
 
 
 def _ids(messages: Iterable[dict[str, Any]]) -> tuple[list[str], set[str]]:
-    """What both sides must hold alike: the order of what was said, and the set of tool results and reasoning."""
-    kept = [message for message in messages if message["role"] not in ("system", "developer", "activity")]
+    """What both sides must hold alike: the order of what was said, and the set of tool results and reasoning.
+
+    Not what subagents said: older clients are not shown it.
+    """
+    kept = [
+        message
+        for message in messages
+        if message["role"] not in ("system", "developer", "activity") and "subagentRunId" not in message
+    ]
     aside = {message["id"] for message in kept if message["role"] in ("tool", "reasoning")}
     return [message["id"] for message in kept if message["id"] not in aside], aside
 
@@ -73,7 +80,8 @@ def _may_say(message: dict[str, Any], server: Sequence[dict[str, Any]], *, first
     if role == "tool":
         return message["toolCallId"] in open_calls(server)
     # A thread that the server does not know may bring its earlier answers along, as text.
-    return first and role == "assistant" and bool(message.get("content")) and not message.get("toolCalls")
+    said = role == "assistant" and bool(message.get("content"))
+    return first and said and not message.get("toolCalls") and "subagentRunId" not in message
 
 
 def _unique(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +111,9 @@ def open_calls(messages: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def estimate_tokens(message: dict[str, Any]) -> int:
-    """A rough count: characters over four, and a flat sum for media."""
+    """A rough count: characters over four, and a flat sum for media. What subagents said is not shown to the model."""
+    if "subagentRunId" in message:
+        return 0
     content = message.get("content")
     if isinstance(content, list):
         size = sum(
@@ -151,7 +161,7 @@ def to_model(messages: Sequence[dict[str, Any]], *, system: str, with_media: boo
         role = message["role"]
         if role == "user":
             result.append({"role": "user", "content": _user_content(message.get("content", ""), with_media)})
-        elif role == "assistant":
+        elif role == "assistant" and "subagentRunId" not in message:  # the call's result holds what a subagent said
             result.extend(_assistant(message, answers))
     return result
 

@@ -32,6 +32,7 @@ class RunState:
     open_items: OpenItems = field(default_factory=OpenItems)
     _pieces: dict[str, list[str]] = field(default_factory=dict)
     _calls: dict[str, ev.ToolCallStart] = field(default_factory=dict)
+    _subagents: dict[str, ev.SubagentStarted] = field(default_factory=dict)
 
     @classmethod
     def after(cls, messages: Sequence[dict[str, Any]], state: Any) -> RunState:
@@ -53,7 +54,9 @@ class RunState:
             case ev.TextMessageContent() | ev.ReasoningMessageContent():
                 self._pieces[event.message_id].append(event.delta)
             case ev.TextMessageEnd():
-                self._keep(event.message_id, "assistant")
+                self._keep(event.message_id, "assistant", event.subagent_run_id)
+            case ev.SubagentStarted():
+                self._subagents[event.subagent_run_id] = event
             case ev.ReasoningMessageEnd():
                 self._keep(event.message_id, "reasoning")
             case ev.ToolCallStart():
@@ -78,9 +81,12 @@ class RunState:
         for item in self.open_items.reasoning_messages:
             restated.append(ev.ReasoningMessageStart(message_id=item, role="reasoning"))
             restated += [ev.ReasoningMessageContent(message_id=item, delta=text) for text in self._so_far(item)]
-        for item in self.open_items.texts:
-            restated.append(ev.TextMessageStart(message_id=item, role="assistant"))
-            restated += [ev.TextMessageContent(message_id=item, delta=text) for text in self._so_far(item)]
+        restated += [self._subagents[item] for item in self.open_items.subagents]
+        for item, owner in self.open_items.texts.items():
+            restated.append(ev.TextMessageStart(message_id=item, role="assistant", subagent_run_id=owner))
+            restated += [
+                ev.TextMessageContent(message_id=item, delta=text, subagent_run_id=owner) for text in self._so_far(item)
+            ]
         for item in self.open_items.tool_calls:
             restated.append(self._calls[item])
             restated += [ev.ToolCallArgs(tool_call_id=item, delta=text) for text in self._so_far(item)]
@@ -90,8 +96,10 @@ class RunState:
         text = "".join(self._pieces[item])
         return [text] if text else []
 
-    def _keep(self, message_id: str, role: str) -> None:
+    def _keep(self, message_id: str, role: str, owner: str | ev.UnsetType = ev.UNSET) -> None:
         message = {"id": message_id, "role": role, "content": "".join(self._pieces.pop(message_id, ()))}
+        if owner is not ev.UNSET:
+            message["subagentRunId"] = owner
         self.messages[message_id] = {**self.messages.get(message_id, {}), **message}
 
     def _keep_call(self, call_id: str) -> None:
@@ -152,7 +160,7 @@ class ThreadJoiner:
             thread_id=self._run.thread_public_id, run_id=self._run.public_id, protocol_version=ev.PROTOCOL_VERSION
         )
         lines = [self._dialect.line(ev.encode(event)) for event in (start, *state.restating(), *end)]
-        return b"".join(b"data: %b\n\n" % line for line in lines)
+        return b"".join(b"data: %b\n\n" % line for line in lines if line)
 
     def _end(self) -> ev.RunFinished:
         """The end of the last run; a question that is still open is asked again."""

@@ -40,11 +40,12 @@ class StoredStep:
 
 @dataclass(frozen=True, slots=True)
 class KnownCall:
-    """What the journal knows of a tool call: its result, or that it was begun."""
+    """What the journal knows of a tool call or delegation: its result, or that it was begun. `said`: what a subagent said."""
 
     message: dict[str, Any] | None
     permitted: bool
     side_effects: SideEffects
+    said: tuple[dict[str, Any], ...] = ()
 
     @property
     def may_have_happened(self) -> bool:
@@ -97,6 +98,8 @@ class LogState:
 
 
 MODEL_TURN_STEP = "model turn "
+CALL_KINDS = ("tool_call", "delegation")
+"""Kinds of steps that answer a call of the model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,20 +168,24 @@ def _known_calls(steps: Iterable[StoredStep]) -> dict[str, KnownCall]:
     """By the call's id; the last step of a call counts."""
     known: dict[str, KnownCall] = {}
     for step in steps:
-        if step.kind != "tool_call":
+        if step.kind not in CALL_KINDS:
             continue
         detail = step.detail
         known[detail["toolCallId"]] = KnownCall(
             message=detail.get("message") if step.status in ("finished", "failed") else None,
             permitted=bool(detail.get("permitted")),
             side_effects=SideEffects(detail.get("sideEffects") or SideEffects.UNSAFE),
+            said=tuple(detail.get("said") or ()),
         )
     return known
 
 
 def _results(turn: StreamedTurn, calls: dict[str, KnownCall]) -> list[dict[str, Any]]:
-    known = (calls.get(call.id) for call in turn.tool_calls)
-    return [call.message for call in known if call is not None and call.message is not None]
+    known = [
+        found for call in turn.tool_calls if (found := calls.get(call.id)) is not None and found.message is not None
+    ]
+    said = [message for call in known for message in call.said]
+    return [*said, *(call.message for call in known if call.message is not None)]
 
 
 def _calls_before_any_turn(steps: Sequence[StoredStep], calls: dict[str, KnownCall]) -> list[dict[str, Any]]:
@@ -187,6 +194,7 @@ def _calls_before_any_turn(steps: Sequence[StoredStep], calls: dict[str, KnownCa
     early = [
         step.detail["toolCallId"]
         for step in steps
-        if step.kind == "tool_call" and (first_turn is None or step.number < first_turn)
+        if step.kind in CALL_KINDS and (first_turn is None or step.number < first_turn)
     ]
-    return [calls[call_id].message for call_id in dict.fromkeys(early) if calls[call_id].message is not None]  # type: ignore[misc]
+    found = [calls[call_id] for call_id in dict.fromkeys(early)]
+    return [message for call in found if call.message is not None for message in (*call.said, call.message)]

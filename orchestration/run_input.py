@@ -41,6 +41,7 @@ class _Message(msgspec.Struct, rename="camel"):
     content: str | list[dict[str, Any]] | dict[str, Any] | None = None
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
+    subagent_run_id: str | None = None
     error: str | None = None
 
 
@@ -238,6 +239,8 @@ def _message(message: _Message, where: str) -> dict[str, Any]:
         result.setdefault("content", "")
     if message.error is not None:
         result["error"] = message.error
+    if message.subagent_run_id is not None:
+        result["subagentRunId"] = message.subagent_run_id
     if message.tool_calls:
         result["toolCalls"] = msgspec.to_builtins(message.tool_calls)
     return result

@@ -138,7 +138,7 @@ class Conversation:
         """Append messages; the text of the assistant's last one is the response."""
         for message in messages:
             self.added.append(message)
-            if message["role"] == "assistant" and message.get("content"):
+            if message["role"] == "assistant" and message.get("content") and "subagentRunId" not in message:
                 self.response = message["content"]
 
     def unanswered(self) -> list[dict[str, Any]]:

@@ -29,6 +29,9 @@ model_tokens = Counter("agentbackend_model_tokens_total", "Tokens as the model's
 tool_calls = Counter(
     "agentbackend_tool_calls_total", "Tool calls, by registered tool and outcome.", ["tool", "outcome"]
 )
+delegations = Counter(
+    "agentbackend_delegations_total", "Tasks handed to other agents, by agent and outcome.", ["agent", "outcome"]
+)
 tool_call_seconds = Histogram("agentbackend_tool_call_seconds", "Duration of tool calls.", ["tool"], buckets=_SECONDS)
 
 # guardrails

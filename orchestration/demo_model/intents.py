@@ -18,6 +18,9 @@ _NOTE = re.compile(
 _SHOW_NOTE = re.compile(
     r"(?:show|read|get|what is)\s+(?:my |the )?note\s+(?:on |about |called )?[\"']?(?P<title>[^\"'?]+)", re.IGNORECASE
 )
+_ASK_ANOTHER = re.compile(
+    r"\b(?:ask|tell|have) (?:the )?(?P<agent>researcher)\b(?: to| about|:)? (?P<task>.+)", re.IGNORECASE | re.DOTALL
+)
 _FRONTEND_HINTS = {
     "get_client_time": ("what time", "my time", "clock"),
     "ask_user": ("ask me", "question for me"),
@@ -35,7 +38,7 @@ class Wish:
 
 def wishes(text: str, offered: dict[str, dict[str, Any]]) -> list[Wish]:
     """What the text asks for, as far as tools for it are offered; `offered` maps names to JSON Schemas."""
-    found = _notes(text) or [*_weather(text), *_arithmetic(text), *_debug(text)]
+    found = _delegation(text) or _notes(text) or [*_weather(text), *_arithmetic(text), *_debug(text)]
     understood = {wish.tool for wish in found}
     found += [wish for wish in _frontend(text, offered) if wish.tool not in understood]
     return [wish for wish in found if wish.tool in offered]
@@ -66,6 +69,11 @@ def _notes(text: str) -> list[Wish]:
     if written:
         return [Wish("add_note_tool", {"title": written["title"].strip(" \"'"), "content": written["content"].strip()})]
     return []
+
+
+def _delegation(text: str) -> list[Wish]:
+    asked = _ASK_ANOTHER.search(text)
+    return [Wish(f"delegate_to_{asked['agent'].lower()}", {"task": asked["task"].strip()})] if asked else []
 
 
 def _debug(text: str) -> list[Wish]:

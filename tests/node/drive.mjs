@@ -38,6 +38,12 @@ const scenarios = {
     say("please think aloud");
     await run();
   },
+  async delegation() {
+    say("ask the researcher about tea");
+    await run();
+    say("hello again");
+    await run();
+  },
   async twoTurns() {
     say("What is the weather like in Oslo?");
     await run();

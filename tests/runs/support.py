@@ -64,6 +64,8 @@ def _left_open(frames: Sequence[Frame]) -> set[tuple[str, str]]:
         kind, event = frame.event["type"], frame.event
         if kind in ("STEP_STARTED", "STEP_FINISHED"):
             family, part, item = "STEP", "START" if kind == "STEP_STARTED" else "END", event["stepName"]
+        elif kind.startswith("SUBAGENT_"):
+            family, part, item = "SUBAGENT", "START" if kind == "SUBAGENT_STARTED" else "END", event["subagentRunId"]
         else:
             family, _, part = kind.rpartition("_")
             if family not in _OPENERS or part not in ("START", "CONTENT", "ARGS", "END"):

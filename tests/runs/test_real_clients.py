@@ -71,6 +71,18 @@ def test_an_answer_with_a_tool(drive: Drive, client: str) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+def test_a_task_for_another_agent_and_a_next_message(drive: Drive, client: str) -> None:
+    seen = drive(client, "delegation", Caller())
+    assert [run["ok"] for run in seen["runs"]] == [True, True]
+    assert ("SUBAGENT_STARTED" in seen["events"]) is (client == "client-1.0")
+    assert "MESSAGES_SNAPSHOT" not in seen["events"]
+    said = [message for message in seen["messages"] if "subagentRunId" in message]
+    assert [message["content"].startswith("I am a scripted agent") for message in said] == [True] * (
+        client == "client-1.0"
+    )
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 def test_thoughts_before_an_answer(drive: Drive, client: str) -> None:
     seen = drive(client, "reasoning", Caller())
     assert [run["ok"] for run in seen["runs"]] == [True]

@@ -1,0 +1,328 @@
+"""The one door for delegations: a task that a run hands to another agent, whoever carries it out.
+
+A peer is an agent of somebody else behind one small port (`Peer`); here stand who may be asked by whom, what is recorded, and how
+long and how much an answer may be. The order is that of the tools' door: known? given to this agent? role? arguments? Then the permission
+is recorded and committed, and only then the peer is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import orjson
+
+from agentbackend.foundation import metrics
+from agentbackend.foundation.identifiers import uuid7
+from audit import actions
+from audit.actor import Actor
+from audit.entry import AuditEntry, Outcome, Target, entry
+from tools.calls import CallContext, SideEffects, ToolCall, ToolDefinition, ToolOutcome, ToolResult
+from tools.governance.roles import Decision, may_use
+from tools.registry import registry
+from tools.schemas import problems
+
+logger = logging.getLogger(__name__)
+
+TOOL_PREFIX: Final = "delegate_to_"
+"""A model delegates by calling the tool of this name with the remote agent's appended."""
+MAX_TASK_CHARACTERS: Final = 16_000
+MAX_ANSWER_CHARACTERS: Final = 64_000
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,50}")
+_TASK_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "task": {
+            "type": "string",
+            "description": "What the agent shall do, with everything that it needs to know: it does not see this conversation.",
+            "minLength": 1,
+            "maxLength": MAX_TASK_CHARACTERS,
+        }
+    },
+    "required": ["task"],
+    "additionalProperties": False,
+}
+_TASK_SCHEMA_BYTES: Final = orjson.dumps(_TASK_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAgent:
+    """An agent that tasks can be handed to. `skills`: what it is good at, a phrase each; `timeout_seconds`: for one task."""
+
+    name: str
+    title: str
+    description: str
+    skills: tuple[str, ...] = ()
+    required_role: str = ""
+    side_effects: SideEffects = SideEffects.UNSAFE
+    timeout_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"not a name of a remote agent: {self.name!r}")
+
+    @property
+    def tool_name(self) -> str:
+        """The tool that a model calls to delegate to it."""
+        return TOOL_PREFIX + self.name
+
+    def as_tool(self) -> ToolDefinition:
+        """How a model is told of it."""
+        skills = f" It can: {'; '.join(self.skills)}." if self.skills else ""
+        return ToolDefinition(
+            name=self.tool_name,
+            title=f"Delegate to {self.title}",
+            description=f"Hand a task to the agent {self.title} and wait for its answer. {self.description}{skills}",
+            input_schema=_TASK_SCHEMA,
+            side_effects=self.side_effects,
+            version=1,
+            digest="",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a peer is asked. `id` names the delegation and is the same when it is tried again."""
+
+    id: str
+    text: str
+    actor: Actor
+
+
+class DelegationError(Exception):
+    """The peer did not do the task. `message` is for the model and the user."""
+
+    def __init__(self, message: str, *, retryable: bool = False, retry_after_seconds: float = 0.0) -> None:
+        self.message = message
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class Peer(Protocol):
+    """A remote agent that can be asked."""
+
+    @property
+    def agent(self) -> RemoteAgent:
+        """Who it is."""
+        ...
+
+    def answer(self, task: Task) -> AsyncIterator[str]:
+        """The answer's text, piece by piece; ends when the task is done. Raises DelegationError.
+
+        Closing the iterator, also by cancellation, gives the task up.
+        """
+        ...
+
+
+class DelegationListener(Protocol):
+    """Is told how a delegation goes; must not block."""
+
+    def started(self, delegation_id: str, agent: RemoteAgent, task: str) -> None:
+        """The permission is committed and the peer is asked."""
+        ...
+
+    def text(self, delta: str) -> None:
+        """More of its answer."""
+        ...
+
+    def finished(self, answer: str) -> None:
+        """The task is done."""
+        ...
+
+    def failed(self, code: str, message: str) -> None:
+        """It is not; `code` is a ToolOutcome."""
+        ...
+
+
+@dataclass(slots=True)
+class Directory:
+    """The remote agents that this process can ask, by the names of their tools."""
+
+    peers: dict[str, Peer] = field(default_factory=dict)
+
+    def add(self, peer: Peer) -> None:
+        """Make a peer known; one of the same name is replaced."""
+        self.peers[peer.agent.tool_name] = peer
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.peers.clear()
+
+    async def offered(self, actor: Actor, allowed: frozenset[str] | None) -> list[RemoteAgent]:
+        """Whom this caller may have asked, by name; `allowed` narrows it to an agent's tools (names of tools, None: all)."""
+        if not self.peers:
+            return []
+        inheritance = (await registry.snapshot()).inheritance
+        names = sorted(name for name in self.peers if allowed is None or name in allowed)
+        agents = [self.peers[name].agent for name in names]
+        return [agent for agent in agents if may_use(actor.role, agent.required_role, inheritance).allowed]
+
+
+directory = Directory()
+"""The process's remote agents."""
+
+
+async def delegate(
+    call: ToolCall, context: CallContext, listener: DelegationListener, *, directory: Directory = directory
+) -> ToolResult:
+    """Check, record, ask and record a delegation; whatever the peer does, a result comes back.
+
+    Raises only what the recorder raises (lease lost, writer stopped) and CancelledError.
+    """
+    delegation = _Delegation(call, context, listener, directory.peers.get(call.name), time.monotonic())
+    try:
+        peer, decision = await delegation.permitted()
+        task = delegation.read_task()
+    except _Refused as refused:
+        return await delegation.refuse(refused)
+    return await delegation.carry_out(peer, task, decision)
+
+
+class _Refused(Exception):
+    def __init__(self, outcome: ToolOutcome, reason: str, message: str) -> None:
+        self.outcome = outcome
+        self.reason = reason
+        self.message = message
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class _Delegation:
+    """One delegation on its way."""
+
+    call: ToolCall
+    context: CallContext
+    listener: DelegationListener
+    peer: Peer | None
+    started: float
+    id: str = field(default_factory=lambda: str(uuid7()))
+
+    async def permitted(self) -> tuple[Peer, Decision]:
+        """The peer, and why the caller may have it asked; raises _Refused."""
+        name, context, peer = self.call.name, self.context, self.peer
+        if peer is None:
+            raise _Refused(ToolOutcome.UNKNOWN_TOOL, "unknown_agent", f"There is no remote agent behind {name[:64]!r}.")
+        if context.allowed_tools is not None and name not in context.allowed_tools:
+            raise _Refused(ToolOutcome.DENIED, "not_a_tool_of_this_agent", f"This agent does not have {name}.")
+        decision = may_use(context.actor.role, peer.agent.required_role, (await registry.snapshot()).inheritance)
+        if not decision.allowed:
+            message = f"The user may not have the agent {peer.agent.title} asked. {decision.explanation}"
+            raise _Refused(ToolOutcome.DENIED, decision.reason_code, message)
+        return peer, decision
+
+    def read_task(self) -> str:
+        """The task's text; raises _Refused that says what does not fit."""
+        try:
+            arguments = orjson.loads(self.call.arguments or "{}")
+        except orjson.JSONDecodeError as error:
+            raise _invalid(f"They are not JSON: {error}.") from error
+        if found := problems(_TASK_SCHEMA_BYTES, arguments):
+            raise _invalid("; ".join(found) + ".")
+        text: str = arguments["task"]
+        return text
+
+    async def carry_out(self, peer: Peer, task: str, decision: Decision) -> ToolResult:
+        """Record the permission, ask the peer, and note what came of it."""
+        details = {"task": task, "delegation": self.id}
+        await self.context.recorder.record(
+            self._entry(actions.DELEGATION_ALLOWED, reason=decision.reason_code, details=details)
+        )
+        self.listener.started(self.id, peer.agent, task)
+        try:
+            answer = await self._ask(peer, Task(self.id, task, self.context.actor))
+        except DelegationError as error:
+            return self._failed(ToolOutcome.FAILED, error.message, error)
+        except TimeoutError:
+            message = f"The agent {peer.agent.title} did not answer within {peer.agent.timeout_seconds:g} seconds."
+            return self._failed(ToolOutcome.TIMED_OUT, message)
+        except Exception:
+            logger.exception("a delegation failed", extra={"agent": peer.agent.name})
+            return self._failed(ToolOutcome.FAILED, f"The agent {peer.agent.title} could not be asked.")
+        self.listener.finished(answer)
+        self._note(actions.DELEGATION_FINISHED, Outcome.SUCCESS, details={"answer": answer})
+        return self._counted(ToolResult(ToolOutcome.OK, answer, value=answer, duration_ms=self._milliseconds()))
+
+    async def _ask(self, peer: Peer, task: Task) -> str:
+        """The whole answer, cut where it is longer than it may be; raises DelegationError or TimeoutError."""
+        pieces: list[str] = []
+        length = 0
+        async with asyncio.timeout(peer.agent.timeout_seconds), aclosing(peer.answer(task)) as answer:  # type: ignore[type-var]
+            async for piece in answer:
+                kept = piece[: MAX_ANSWER_CHARACTERS - length]
+                if kept:
+                    self.listener.text(kept)
+                    pieces.append(kept)
+                    length += len(kept)
+                if len(kept) < len(piece):
+                    break
+        return "".join(pieces)
+
+    async def refuse(self, refused: _Refused) -> ToolResult:
+        """Record a refusal and tell it."""
+        denied = refused.outcome in (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED)
+        action = actions.DELEGATION_DENIED if denied else actions.DELEGATION_FAILED
+        outcome = Outcome.DENIED if denied else Outcome.FAILURE
+        details = {"message": refused.message, "arguments": self.call.arguments[:2000]}
+        await self.context.recorder.record(self._entry(action, outcome, refused.reason, details))
+        retryable = refused.outcome is ToolOutcome.INVALID_ARGUMENTS
+        return self._counted(ToolResult(refused.outcome, refused.message, error=refused.message, retryable=retryable))
+
+    def _failed(self, outcome: ToolOutcome, message: str, error: DelegationError | None = None) -> ToolResult:
+        self.listener.failed(outcome.value, message)
+        self._note(actions.DELEGATION_FAILED, Outcome.FAILURE, outcome.value, {"message": message})
+        return self._counted(
+            ToolResult(
+                outcome,
+                message,
+                error=message,
+                retryable=error is not None and error.retryable,
+                retry_after_seconds=error.retry_after_seconds if error is not None else 0.0,
+                duration_ms=self._milliseconds(),
+            )
+        )
+
+    def _milliseconds(self) -> float:
+        return (time.monotonic() - self.started) * 1000
+
+    def _note(self, action: str, outcome: Outcome, reason: str = "", details: dict[str, Any] | None = None) -> None:
+        self.context.recorder.note(self._entry(action, outcome, reason, details))
+
+    def _entry(
+        self, action: str, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
+    ) -> AuditEntry:
+        context = self.context
+        return entry(
+            action,
+            actor=context.actor,
+            outcome=outcome,
+            target=Target("remote_agent", self.call.name.removeprefix(TOOL_PREFIX)[:64]),
+            reason=reason,
+            run_id=context.run_id,
+            thread_id=context.thread_id,
+            request_id=context.request_id,
+            trace_id=context.trace_id,
+            details={"call_id": self.call.id, **(details or {})},
+        )
+
+    def _counted(self, result: ToolResult) -> ToolResult:
+        known = self.peer.agent.name if self.peer is not None else "(unknown)"
+        metrics.delegations.labels(agent=known, outcome=result.outcome.value).inc()
+        return result
+
+
+def _invalid(what: str) -> _Refused:
+    message = f"The arguments cannot be used. {what} Call again with arguments that fit."
+    return _Refused(ToolOutcome.INVALID_ARGUMENTS, "invalid_arguments", message)
+
+
+def skills_of(agents: Iterable[RemoteAgent]) -> list[str]:
+    """A line for each agent and what it can do, for prompts."""
+    return [f"{agent.tool_name}: {agent.title}. {'; '.join(agent.skills) or agent.description}" for agent in agents]
