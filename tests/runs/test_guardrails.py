@@ -47,6 +47,8 @@ _RULES = {
     "result_block": ("block", "tool_result"),
     "result_redact": ("redact", "tool_result"),
     "result_warn": ("warn", "tool_result"),
+    "answer_block": ("block", "remote_answer"),
+    "answer_redact": ("redact", "remote_answer"),
 }
 
 
@@ -303,6 +305,27 @@ def test_results_are_withheld_masked_or_marked(
         assert guarded.policies[rule] in result["content"]
     else:
         assert json.loads(result["content"])["content"].startswith("It says ")
+
+
+@pytest.mark.parametrize("rule", ["answer_block", "answer_redact"])
+def test_answers_of_remote_agents_are_withheld_or_masked(service: RunningService, guarded: Guarded, rule: str) -> None:
+    word = guarded.word(rule)
+    result, said = _delegated(service, guarded, {"task": f"find {word} out"})
+    assert word not in result["content"]
+    assert word not in said
+    if rule == "answer_block":
+        assert (result["metadata"]["error"]["code"], said) == ("withheld", "")
+    else:
+        assert said == result["content"]
+        assert "I was asked: find" in said
+
+
+def _delegated(service: RunningService, guarded: Guarded, task: dict[str, str]) -> tuple[dict[str, Any], str]:
+    """The result of a delegation, and what the run's readers were shown of the answer."""
+    _, frames = posted(service, guarded, say(calls=[["delegate_to_researcher", task]]))
+    said = "".join(found["delta"] for found in events(frames, "TEXT_MESSAGE_CONTENT") if "subagentRunId" in found)
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    return result, said
 
 
 def test_mcp_callers_pass_the_policies_that_hold_everywhere(service: RunningService, stored: Stored) -> None:

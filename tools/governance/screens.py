@@ -112,6 +112,7 @@ class Screen:
     closed: tuple[Policy, ...] = ()
     vault: Mapping[str, Sealed] = field(default_factory=dict, repr=False)
     _stages: frozenset[Stage] = frozenset()
+    _changing: frozenset[Stage] = frozenset()
 
     @classmethod
     def compiled(cls, policies: Sequence[RegisteredPolicy], vault: Mapping[str, Sealed]) -> Screen:
@@ -125,11 +126,18 @@ class Screen:
             closed += broken
             fast = Guardrails.compiled(usable)
         stages = frozenset(stage for policy in (*usable, *closed) for stage in policy.stages)
-        return cls(fast, tuple(closed), vault, stages)
+        changing = frozenset(
+            stage for policy in (*usable, *closed) if policy.action is not Action.WARN for stage in policy.stages
+        )
+        return cls(fast, tuple(closed), vault, stages, changing)
 
     def concerns(self, *stages: Stage) -> bool:
         """Whether anything is checked at one of these stages."""
         return not self._stages.isdisjoint(stages)
+
+    def changes(self, stage: Stage) -> bool:
+        """Whether any policy does more at this stage than to warn."""
+        return stage in self._changing
 
     def asks_models(self, *stages: Stage) -> bool:
         """Whether a moderation model is asked at one of these stages, which takes a while."""
