@@ -27,6 +27,7 @@ from orchestration.run_input import ContextItem
 from orchestration.run_record import RunRecord
 from orchestration.run_task import AnswerStoppedError
 from tools.call_screening import WARNING, withheld_arguments
+from tools.calls import ToolCall
 from tools.governance import findings as of_findings
 from tools.governance.guardrails.policy import Finding, Stage
 from tools.governance.screens import Gate, Screen
@@ -189,6 +190,13 @@ class TurnScreening:
                 await self._release_calls(out)
                 if self.violation is None:
                     out.append(event)
+
+    async def screened_call(self, call: ToolCall) -> ToolCall:
+        """A call that the service itself makes up, such as a step of a plan with the results of others in it, as it may be shown, kept
+        and made. Raises GuardrailViolationError where it may not even be shown; `note` records what was found."""
+        arguments = await self._screened_call(_HeldCall(ToolCallStarted(0, call.id, call.name), [call.arguments]))
+        self.check()
+        return replace(call, arguments=arguments)
 
     # --- texts
 

@@ -31,7 +31,6 @@ from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm, to_page
 from tools.admin.guardrail_pages import PolicyVersionsPage, TryPoliciesPage
 from tools.admin.tool_pages import badge
 from tools.documents import Document, Spec, kind_named
-from tools.documents.guardrails import rule_of
 from tools.governance.guardrails.policy import PII_CLASSES, PolicyKind
 from tools.governance.moderation import Mode, OnFailure
 from tools.governance.policies import PolicyRule, rule_problems
@@ -187,7 +186,7 @@ class GuardrailForm(DocumentForm):
     def _check_settings(self) -> None:
         if self.errors:
             return
-        for name, texts in rule_problems(rule_of(kind_named(KIND).complete(self.spec()))).items():
+        for name, texts in rule_problems(PolicyRule.in_spec(kind_named(KIND).complete(self.spec()))).items():
             self.add_error(name if name in self.fields else None, texts)
 
     def _settings(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from tools.governance.policies import KEYWORDS_POLICY, KEYWORDS_SETTING, PolicyR
 from tools.models import GuardrailPolicy, GuardrailPolicyVersion
 
 _ABOUT = ("enabled", "everywhere", "description")
-_RULE = ("kind", "stages", "action", "settings", "message")
 
 
 class GuardrailKind:
@@ -63,7 +62,7 @@ class GuardrailKind:
         problems: dict[str, list[str]] = {}
         rows = (
             GuardrailPolicy(name=name, **{field: spec[field] for field in _ABOUT}),
-            GuardrailPolicyVersion(**rule_of(spec).as_dict()),
+            GuardrailPolicyVersion(**PolicyRule.in_spec(spec).as_dict()),
         )
         for row, left_out in zip(rows, ([], ["policy", "number", "digest"]), strict=True):
             try:
@@ -71,14 +70,14 @@ class GuardrailKind:
             except ValidationError as error:
                 problems |= error.message_dict
         if not problems:
-            check_rule(rule_of(spec))
+            check_rule(PolicyRule.in_spec(spec))
             return
         raise ValidationError(problems)
 
     def write(self, name: str, spec: Spec, *, by: Actor, note: str) -> None:
         """A new version where the rule changes; switched on or off as it says."""
         policy, _ = GuardrailPolicy.objects.get_or_create(name=name, defaults={"enabled": False})
-        rule = rule_of(spec)
+        rule = PolicyRule.in_spec(spec)
         served = PolicyRule.of(policy.current_version) if policy.current_version else None
         # a version that counts already is not checked again: it could not be switched off otherwise
         if served != rule:
@@ -89,11 +88,6 @@ class GuardrailKind:
         """Versions are named by the audit trail, so the policy is switched off and stays."""
         policy = GuardrailPolicy.objects.get(name=name, setting="")
         describe(policy, {"enabled": False}, by=by, note=note or "No longer wanted.")
-
-
-def rule_of(spec: Spec) -> PolicyRule:
-    """The part of a policy's spec that a version says."""
-    return PolicyRule(**{name: spec[name] for name in _RULE})
 
 
 def _arranged(kind: str, settings: dict[str, Any]) -> dict[str, Any]:

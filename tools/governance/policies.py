@@ -8,7 +8,7 @@ audit trail, so it is switched off.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ KEYWORDS_SETTING: Final = "DISALLOWED_KEYWORDS"
 KEYWORDS_POLICY: Final = "disallowed-keywords"
 """The policy that holds what the setting says; nobody else may take its name."""
 
-_RULE_FIELDS = ("kind", "stages", "action", "settings", "message")
+_RULE_FIELDS = ("kind", "stages", "action", "settings", "message")  # of a document
 _ASK_PROBLEM = (
     "A person can be asked about the arguments of tools only: check these alone, or choose block, redact or warn."
 )
@@ -50,6 +50,11 @@ class PolicyRule:
     def of(cls, version: GuardrailPolicyVersion) -> PolicyRule:
         """What a version says."""
         return cls(version.kind, list(version.stages), version.action, version.settings, version.message)
+
+    @classmethod
+    def in_spec(cls, spec: Mapping[str, Any]) -> PolicyRule:
+        """The part of a policy's document that a version says."""
+        return cls(**{name: spec[name] for name in cls.__slots__})
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
