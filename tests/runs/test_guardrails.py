@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +17,12 @@ import pytest
 from django.db import transaction
 
 from agentbackend.embedded_postgres.cluster import Cluster
+from agentbackend.foundation.outbound import OutboundPolicy
 from audit.actor import SYSTEM
 from orchestration.models import Agent
 from tests.guardrail_support import a_word, escaped, make_policy, places_of, remove_policies
 from tests.mcp_server.support import META_KEY, STATELESS, call_of
-from tests.running_service import Caller, Frame, RunningService, ServiceFactory, run_input
+from tests.running_service import Caller, Frame, RunningService, ServiceFactory, read_frames, run_input
 from tests.runs.support import (
     Reader,
     Stored,
@@ -31,6 +34,7 @@ from tests.runs.support import (
     types,
 )
 from tests.separate_database import separate_database
+from tools import process
 from tools.documents import kind_named
 from tools.governance.policies import KEYWORDS_POLICY
 from tools.models import GuardrailPolicy
@@ -40,6 +44,7 @@ _RULES = {
     "out_redact": ("redact", "output"),
     "out_warn": ("warn", "output"),
     "in_block": ("block", "user_input"),
+    "probe": ("block", "user_input"),
     "in_redact": ("redact", "user_input"),
     "arguments_block": ("block", "tool_arguments"),
     "arguments_redact": ("redact", "tool_arguments"),
@@ -69,29 +74,30 @@ class Guarded:
 
 
 def make_guarded() -> Guarded:
-    guarded = Guarded(f"guarded-{uuid4().hex[:12]}")
+    words, policies = {}, {}
     for rule, (action, stage) in _RULES.items():
-        guarded.words[rule] = a_word()
-        guarded.policies[rule] = make_policy(action, stage, words=[guarded.words[rule]])
+        words[rule] = a_word()
+        policies[rule] = make_policy(action, stage, words=[words[rule]])
+    made = make_agent(list(policies.values()))
+    return Guarded(made.slug, policies, words)
+
+
+def make_agent(policies: list[str]) -> Guarded:
+    """An agent that names these policies."""
+    slug = f"guarded-{uuid4().hex[:12]}"
     kind = kind_named("Agent")
-    spec = kind.complete({"title": "Guarded", "guardrails": sorted(guarded.policies.values())})
-    kind.check(guarded.slug, spec)
+    spec = kind.complete({"title": "Guarded", "guardrails": policies})
+    kind.check(slug, spec)
     with transaction.atomic():
-        kind.write(guarded.slug, spec, by=SYSTEM, note="")
-    return guarded
+        kind.write(slug, spec, by=SYSTEM, note="")
+    return Guarded(slug)
 
 
 @pytest.fixture(scope="module")
 def guarded(service: RunningService) -> Iterator[Guarded]:
     made = make_guarded()
 
-    def is_seen() -> bool:
-        wish = run_input(made.word("in_block"))
-        with service.client(Caller()) as client:
-            answer = client.post(made.path, json=wish)
-        return answer.status_code == 200 and "GUARDRAIL_VIOLATION" in answer.text
-
-    eventually(is_seen, "the service has seen the agent and its policies")
+    eventually(lambda: seen_by(service, made, made.word("probe")), "the service has seen the agent and its policies")
     yield made
     Agent.objects.filter(slug=made.slug).update(enabled=False)
     remove_policies(list(made.policies.values()))
@@ -353,6 +359,86 @@ def test_mcp_callers_pass_the_policies_that_hold_everywhere(service: RunningServ
         assert not call("nothing of the kind").get("isError")
     finally:
         remove_policies([policy])
+
+
+# --- moderation endpoints
+
+
+class Judge:
+    """A moderation endpoint that objects to texts with one of these words in them, and remembers what it was asked."""
+
+    def __init__(self, *words: str) -> None:
+        self.asked: list[str] = []
+        judge = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+                judge.asked.append(said)
+                flagged = any(word in said for word in words)
+                result = {"flagged": flagged, "categories": {"violence": flagged}, "category_scores": {}}
+                body = json.dumps({"results": [result]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def reaching(service_factory: ServiceFactory) -> RunningService:
+    """A service that may reach this machine."""
+    return service_factory.start(OUTBOUND_ALLOWED_HOSTS="127.0.0.1")
+
+
+@pytest.mark.parametrize("mode", ["final", "sentences"])
+def test_what_a_moderation_model_objects_to_does_not_leave(
+    reaching: RunningService, superuser_connection: psycopg.Connection, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "outbound_policy", lambda: OutboundPolicy(allowed_hosts=["127.0.0.1"]))
+    monkeypatch.setattr("tools.addresses.outbound_policy", process.outbound_policy)
+    word, probe = a_word(), a_word()
+    judge = Judge(word, probe)
+    settings = {"url": judge.url, "mode": mode}
+    policy = make_policy("block", "output", "user_input", kind="model", settings=settings)
+    agent = make_agent([policy])
+    try:
+        judged = eventually(lambda: seen_by(reaching, agent, probe), "the policy counts")
+        assert judged["stage"] == "user_input"
+        _, frames = posted(
+            reaching, agent, say(pieces=["All is ", "well. ", f"But {word[:4]}", f"{word[4:]} ", "is not. "])
+        )
+        assert violation(frames) == {"policy": policy, "version": 1, "stage": "output", "category": "violence"}
+        assert text(frames).startswith("All is well. ") == (mode == "sentences")
+        assert word not in raw(frames)
+        assert "All is well. " in judge.asked if mode == "sentences" else "All is well. " not in judge.asked
+        assert places_of(superuser_connection, word) == []
+        judge.close()
+        _, frames = posted(reaching, agent, "hello there, judge")  # nobody judges any more
+        assert violation(frames)["category"] == "not_judged"
+    finally:
+        Agent.objects.filter(slug=agent.slug).update(enabled=False)
+        remove_policies([policy])
+
+
+def seen_by(service: RunningService, agent: Guarded, words: str) -> dict[str, Any] | None:
+    """The violation that these words are, once the service knows agent and policy."""
+    with service.client(Caller()) as client:
+        answer = client.post(agent.path, json=run_input(words))
+    if answer.status_code != 200 or "GUARDRAIL_VIOLATION" not in answer.text:
+        return None
+    return violation(list(read_frames(iter(answer.text.split("\n")))))
 
 
 # --- a process that dies, and one that starts
