@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-MAX_WINDOW: Final = 64  # characters that streamed text is held back by, at most, but for whole sentences
 PII_CLASSES: Final = ("email", "phone", "card", "iban", "api_key", "private_key")
 DEFAULT_MESSAGE: Final = "I cannot go on with this: a rule of this service does not allow it."
 
