@@ -89,9 +89,9 @@ def is_boundary(plain: str, index: int) -> bool:
     return after != 3 and (before > 1 or after > 1)
 
 
-def word_start(plain: str, index: int, reach: int = WORD_REACH) -> int:
-    """The beginning of the word that `index` stands in, or `index` when that is further back than `reach`."""
-    for start in range(index, max(index - reach, 0) - 1, -1):
+def word_start(plain: str, index: int, first: int, reach: int = WORD_REACH) -> int:
+    """The beginning of the word that `index` stands in, from `first` on; `index` itself when it is further back than `reach`."""
+    for start in range(index, max(index - reach, first) - 1, -1):
         if is_boundary(plain, start):
             return start
     return index

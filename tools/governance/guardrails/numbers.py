@@ -14,8 +14,8 @@ from tools.governance.guardrails.normal_form import KINDS, SPACED_WORD
 
 NUMBER_REACH: Final = 48
 
-_START: Final = re.compile(rf"(?<!{SPACED_WORD})(?=(?:\+ ?\(?|\()?[0-9])")
-_OPENING: Final = re.compile(r"\+ ?\(?|\(")
+_START: Final = re.compile(rf"(?<!{SPACED_WORD})(?=(?:\+\(?|\()?[0-9])")
+_OPENING: Final = re.compile(r"\+\(?|\(")
 _GROUP: Final = re.compile(r"([ ./()-]{1,3})?([0-9]+)")
 _BACKWARDS: Final = re.compile(r"[0-9 ./()+-]*")
 _UNFINISHED: Final = re.compile(rf"(?<!{SPACED_WORD})[0-9(+]")

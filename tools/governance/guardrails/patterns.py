@@ -43,6 +43,11 @@ class Patterns:
             )
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there are no patterns."""
+        return not self._short and not self._long
+
+    @property
     def hold_sentences(self) -> bool:
         """Whether there are patterns that hold whole sentences."""
         return bool(self._long)
@@ -57,14 +62,14 @@ class Patterns:
         earliest = len(plain)
         if not final and self._open is not None:
             tail = max(first, len(plain) - MAX_WINDOW)
-            earliest = word_start(plain, self._open.search(plain, tail).start(), self._reach)
+            earliest = word_start(plain, self._open.search(plain, tail).start(), first, self._reach)
         if self._any_short.search(plain, first) is None:
             return earliest
         for place, (rule, pattern) in enumerate(self._short):
             for found in pattern.compiled.finditer(plain, max(first, resume.get(place, 0) - base)):
                 start, end = found.span()
                 if end > start:
-                    into.append(Match(word_start(plain, start, self._reach), end, Tail.WORD, rule, place))
+                    into.append(Match(word_start(plain, start, first, self._reach), end, Tail.WORD, rule, place))
         return earliest
 
     def find_in_sentences(self, plain: str, first: int, *, final: bool, into: list[Match]) -> int:
@@ -81,7 +86,7 @@ class Patterns:
             for rule, pattern in self._long:
                 for found in pattern.compiled.finditer(sentence):
                     if found.end() > found.start():
-                        begins = word_start(sentence, found.start())
+                        begins = word_start(sentence, found.start(), 0)
                         into.append(match_of(rule, start + begins, start + found.end(), Tail.WORD))
             start = end
         return start
