@@ -179,7 +179,7 @@ class OutputGate:
         size = len(plain)
         if size <= _QUIET and delta.isalnum():
             return ""
-        if not plain.isprintable() or not self._rules.is_harmless(plain):
+        if not plain.isprintable() or not self._rules.is_harmless(plain, at):
             return self._advance(final=False)
         limit = max(len(plain.rstrip(RUN)), size - HELD_RUN)
         if limit <= at:

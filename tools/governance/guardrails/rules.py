@@ -57,11 +57,13 @@ class StageRules:
         self._looks_closer = bool(self._numbers or self._addresses)
         self.is_quick = stage is Stage.OUTPUT and self.patterns.is_empty
 
-    def is_harmless(self, plain: str) -> bool:
+    def is_harmless(self, plain: str, first: int) -> bool:
         """Whether nothing can begin in a window of printable ASCII but in its last word; only where `is_quick`."""
         if self.words.any_in(plain.lower()):
             return False
-        return not self._looks_closer or _DIGIT_OR_AT.search(plain) is None or _WORTH_A_LOOK.search(plain) is None
+        if not self._looks_closer or _DIGIT_OR_AT.search(plain, first) is None:
+            return True
+        return _WORTH_A_LOOK.search(plain, first) is None
 
     def find(self, plain: str, folded: str, first: int, *, final: bool, into: list[Match]) -> int:
         """Everything but patterns and what is looked for in whole texts; returns where the earliest begins that is still open."""
