@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - characters that look alike are what this is about
 """The normal form in which text is compared, so that tricks with Unicode do not get past a rule.
 
 Every character is brought into its form alone, whatever stands beside it (compatibility decomposition without marks). So the form of

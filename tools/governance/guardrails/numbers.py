@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables
 """Phone numbers, card numbers and IBANs: by form, by number of digits, and by their check digits.
 
 Whether something begins at a place depends on the one character before it and on `NUMBER_REACH` characters from there on, never on

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tools.governance.guardrails.matches import Match, Rule, Tail, match_of
 from tools.governance.guardrails.normal_form import MAX_WINDOW, WORD_REACH, word_start
-from tools.governance.guardrails.pattern_reading import Pattern, PatternError, compiled_pattern
+from tools.governance.guardrails.pattern_reading import Pattern, compiled_pattern
 
 MAX_SENTENCE: Final = 2000
 
@@ -33,8 +33,9 @@ class Patterns:
         if not self._short:
             return
         longest = max(pattern.longest for _, pattern in self._short)
-        if streamed and longest > MAX_WINDOW:
-            raise PatternError(f"A match may be longer than {MAX_WINDOW} characters.")
+        if streamed:
+            for _, pattern in self._short:
+                pattern.check_streamed()
         self._reach = min(WORD_REACH, max(0, MAX_WINDOW - longest)) if streamed else WORD_REACH
         self._any_short = compiled_pattern("|".join(f"(?:{pattern.text})" for _, pattern in self._short), checked=False)
         if streamed:
