@@ -1,4 +1,5 @@
-"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, servers and sealed credentials.
+"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, budgets, servers and sealed
+credentials.
 
 At most once a second a look at the revision (one row) tells whether the snapshot is still true; only then is it
 read again. So a change reaches every process within a second, and no connection is held in between.
@@ -22,6 +23,7 @@ from psycopg_pool import PoolTimeout
 from agentbackend.foundation.database import Database, database
 from audit.actor import Actor
 from tools.calls import CacheScope, RateLimitScope, SideEffects, ToolDefinition
+from tools.governance.budgets import BudgetRule, rule_from
 from tools.governance.conditions import ArgumentCondition, Unfit, first_unfit
 from tools.governance.roles import Decision, Deny, Inheritance, may_use
 from tools.vault import Sealed
@@ -86,6 +88,7 @@ class Snapshot:
     inheritance: Inheritance
     vault: Mapping[str, Sealed]
     servers: Mapping[str, RegisteredServer]
+    budgets: tuple[BudgetRule, ...] = ()
 
     def decide(self, actor: Actor, tool: RegisteredTool) -> Decision:
         """Whether this caller's role may use the tool."""
@@ -189,6 +192,7 @@ class ToolRegistry:
                 conditions=_by_tool(await rows(_CONDITIONS), _condition),
                 vault={name: Sealed(kid, bytes(sealed)) for name, kid, sealed in await rows(_VAULT)},
                 servers=[RegisteredServer(*row) for row in await rows(_SERVERS)],
+                budgets=_budgets(await rows(_BUDGETS)),
             )
 
 
@@ -212,6 +216,18 @@ def _condition(role: str, schema: Any, reason: str) -> ArgumentCondition:
         return ArgumentCondition(role, b"false", reason)
 
 
+def _budgets(rows: list[Any]) -> tuple[BudgetRule, ...]:
+    """The budgets that are on. A budget that cannot be read takes no call down with it: forms let none in."""
+    found = []
+    for row in rows:
+        values = dict(zip(_BUDGET_COLUMNS, row, strict=True))
+        try:
+            found.append(rule_from(values))
+        except ValueError:
+            logger.exception("a budget cannot be read and does not count", extra={"budget": values["name"]})
+    return tuple(found)
+
+
 def _snapshot(
     revision: int,
     *,
@@ -221,6 +237,7 @@ def _snapshot(
     conditions: dict[str | None, list[ArgumentCondition]],
     vault: dict[str, Sealed],
     servers: list[RegisteredServer],
+    budgets: tuple[BudgetRule, ...],
 ) -> Snapshot:
     for_all = denies.get(None, [])
     readable: dict[str, RegisteredTool] = {}
@@ -236,6 +253,7 @@ def _snapshot(
         inheritance={name: frozenset(inherited) for name, inherited in roles},
         vault=vault,
         servers={server.name: server for server in servers},
+        budgets=budgets,
     )
 
 
@@ -310,6 +328,11 @@ _SERVERS = """
 SELECT id, name, url, protocol, credential, credential_placement, credential_header, timeout_seconds, enabled
 FROM tools_remoteserver
 """
+
+_BUDGET_COLUMNS = ("id", "name", "agent", "role", "user_id", "each_user", "what", "limit", "period")
+_BUDGETS = f"""
+SELECT {", ".join(f'"{column}"' for column in _BUDGET_COLUMNS)} FROM tools_budget WHERE enabled ORDER BY name
+"""  # noqa: S608 - constants
 
 registry = ToolRegistry(database)
 """The process's registry, on the process's pool."""

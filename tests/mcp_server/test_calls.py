@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 
+from audit.actor import SYSTEM
 from audit.entry import AuditEntry
 from tests.mcp_server.support import HANDSHAKE, META_KEY, REVISIONS, STATELESS, Endpoint, GovernedTools, request
 from tests.tools.support import details, envelope, somebody
 from tools.calls import SideEffects
+from tools.changes import submit
+from tools.documents import Document
 from tools.invocation import ToolError
 
 OBJECT = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}

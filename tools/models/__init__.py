@@ -1,5 +1,6 @@
 """The registry as tables. Each module holds the tables of one matter; all are reached as `tools.models.<Name>`."""
 
+from tools.models.budgets import Budget, BudgetReservation, BudgetUse
 from tools.models.change_requests import ChangeRequest
 from tools.models.names import (
     CREDENTIAL_NAME_PATTERN,
@@ -19,6 +20,9 @@ __all__ = [
     "SERVER_NAME_PATTERN",
     "TOOL_NAME_PATTERN",
     "ArgumentRule",
+    "Budget",
+    "BudgetReservation",
+    "BudgetUse",
     "CallerRole",
     "ChangeRequest",
     "DenyRule",
