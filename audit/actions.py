@@ -45,6 +45,7 @@ DELEGATION_ALLOWED: Final = "delegation.allowed"
 DELEGATION_DENIED: Final = "delegation.denied"
 DELEGATION_FINISHED: Final = "delegation.finished"
 DELEGATION_FAILED: Final = "delegation.failed"
+
 # budgets, models and prices
 BUDGET_REFUSED: Final = "budget.refused"
 BUDGET_CHANGED: Final = "budget.changed"

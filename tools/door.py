@@ -1,7 +1,7 @@
 """The one door: every tool call goes through `call_tool`, whoever makes it.
 
 The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and are they allowed to
-this role? a person's approval? credentials? Then the permission is recorded and committed, and only then the tool is
+this role? a person's approval? credentials? budgets? Then the permission is recorded and committed, and only then the tool is
 executed (or a kept result taken); what came of it is recorded after. A refusal is recorded, too, and told to the model
 with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
 
@@ -32,6 +32,8 @@ from tools import result_cache
 from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.budget_ledger import ledger
+from tools.governance.budgets import OverBudgetError
 from tools.governance.rate_limits import RateLimitedError, use_tool_limit
 from tools.governance.roles import Decision
 from tools.handlers import HANDLERS, UnusableHandlerError
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ARGUMENT_BYTES: Final = 64 * 1024
 MAX_MESSAGE_LENGTH: Final = 2000
+SOON_SECONDS: Final = 60.0
+"""A budget that renews within this time makes a call worth repeating in the same conversation."""
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 _grown_pause = wait_exponential(multiplier=0.1, max=10)
@@ -62,7 +66,9 @@ class Refusal(Exception):
         retryable: bool = False,
         note: str = "",
         retry_after_seconds: float = 0.0,
+        policy_version: str = "",
     ) -> None:
+        self.policy_version = policy_version
         self.retry_after_seconds = retry_after_seconds
         self.outcome = outcome
         self.reason = reason
@@ -107,6 +113,7 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         _check_allowed(snapshot, tool, context.actor, arguments)
         _check_approved(tool, context)
         credentials = _credentials(tool, snapshot)
+        await _within_budget(snapshot, context)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
     details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
@@ -192,6 +199,23 @@ def _check_approved(tool: RegisteredTool, context: CallContext) -> None:
     if tool.approval_required and not context.approved:
         message = f"A person must approve each call of the tool {tool.definition.name}."
         raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message)
+
+
+async def _within_budget(snapshot: Snapshot, context: CallContext) -> None:
+    """Count the call, last of all: what is refused for another reason is not counted. A trial in the console is nobody's call."""
+    if not snapshot.budgets or context.origin == "test":
+        return
+    try:
+        await ledger.use_tool_call(context.agent, context.actor, snapshot)
+    except OverBudgetError as over:
+        raise Refusal(
+            ToolOutcome.OVER_BUDGET,
+            "over_budget",
+            str(over),
+            retryable=over.seconds <= SOON_SECONDS,
+            retry_after_seconds=over.retry_after,
+            policy_version=over.rule.policy_version,
+        ) from over
 
 
 def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
@@ -365,7 +389,9 @@ def _failed(passing: _Passing, outcome: ToolOutcome, message: str, *, retryable:
 # --- recording
 
 
-_POLICY_OUTCOMES = frozenset({ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED})
+_POLICY_OUTCOMES = frozenset(
+    {ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED, ToolOutcome.OVER_BUDGET}
+)
 
 
 async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
@@ -380,7 +406,8 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
     if refusal.outcome is ToolOutcome.NEEDS_APPROVAL:
         await _record(passing, actions.TOOL_APPROVAL_ASKED, reason=refusal.reason, details=details)
     elif refusal.outcome in _POLICY_OUTCOMES:
-        await _record(passing, actions.TOOL_DENIED, Outcome.DENIED, refusal.reason, details)
+        policy_version = refusal.policy_version
+        await _record(passing, actions.TOOL_DENIED, Outcome.DENIED, refusal.reason, details, policy_version)
     else:
         await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, refusal.reason, details)
     failed = _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
@@ -403,8 +430,9 @@ async def _record(
     outcome: Outcome = Outcome.SUCCESS,
     reason: str = "",
     details: dict[str, Any] | None = None,
+    policy_version: str = "",
 ) -> None:
-    await passing.context.recorder.record(_entry(passing, action, outcome, reason, details))
+    await passing.context.recorder.record(_entry(passing, action, outcome, reason, details, policy_version))
 
 
 def _entry(
@@ -413,6 +441,7 @@ def _entry(
     outcome: Outcome = Outcome.SUCCESS,
     reason: str = "",
     details: dict[str, Any] | None = None,
+    policy_version: str = "",
 ) -> AuditEntry:
     context = passing.context
     about = {"call_id": passing.call.id, "tool": _bounded(passing.call.name), "origin": context.origin}
@@ -422,7 +451,7 @@ def _entry(
         outcome=outcome,
         target=Target("tool", passing.call.name),
         reason=reason,
-        policy_version=passing.tool.policy_version if passing.tool else "",
+        policy_version=policy_version or (passing.tool.policy_version if passing.tool else ""),
         run_id=context.run_id,
         thread_id=context.thread_id,
         request_id=context.request_id,

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ValidationError
 
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.identifiers import uuid7
@@ -259,8 +260,6 @@ async def test_windows_that_nobody_asks_about_any_more_are_swept(
     ],
 )
 async def test_a_budget_that_means_nothing_is_refused(spec: dict[str, Any], field: str) -> None:
-    from django.core.exceptions import ValidationError
-
     with pytest.raises(ValidationError) as refused:
         await sync_to_async(submit)(Document("Budget", f"test-{uuid4().hex[:12]}", spec), by=SYSTEM)
     assert field in refused.value.message_dict

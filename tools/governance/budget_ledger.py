@@ -132,9 +132,13 @@ class BudgetLedger:
         """Whether a budget for costs binds, so that only models with a price can be used."""
         return bool(await self._binding(agent, actor, What.COST))
 
-    async def use_tool_call(self, agent: str, actor: Actor) -> None:
-        """Count one call of a tool; raises OverBudgetError."""
-        rules = await self._binding(agent, actor, What.TOOL_CALLS)
+    async def use_tool_call(self, agent: str, actor: Actor, snapshot: Snapshot | None = None) -> None:
+        """Count one call of a tool, under the budgets of the registry (or of the snapshot that the call is checked by).
+
+        Raises OverBudgetError.
+        """
+        found = snapshot or await self._snapshot()
+        rules = binding(found.budgets, agent, actor, found.inheritance, What.TOOL_CALLS)
         if rules:
             wishes = _wishes(rules, Amounts(tool_calls=1))
             await self._patiently(lambda: self._take(wishes, actor))
@@ -194,9 +198,7 @@ class Admission:
             await _take(connection, _wishes(held, Amounts(concurrent_runs=1)), self.actor, run_id, RUN_SLOT)
         if spent := [rule for rule in self.rules if rule.what in (What.TOKENS, What.COST)]:
             stand = await _stand(connection, spent, self.actor)
-            _refuse_over(
-                [(rule, *stand[rule.id][1:]) for rule in spent if stand[rule.id][0] >= rule.bound],
-            )
+            _refuse_over([(rule, *stand[rule.id][1:]) for rule in spent if stand[rule.id][0] >= rule.bound])
 
 
 def turn_slot(number: int) -> str:

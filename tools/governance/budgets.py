@@ -149,6 +149,13 @@ class OverBudgetError(Exception):
         """Seconds until it can help to ask again, at least one."""
         return max(1, ceil(self.seconds))
 
+    def as_extra(self) -> dict[str, str]:
+        """For programs: which budget, and when it renews, if it does; or that a price is missing."""
+        if self.unpriced:
+            return {"budget": self.rule.name, "cause": "no_price"}
+        renews = {"renewsAt": as_text(self.renews_at)} if self.renews_at else {}
+        return {"budget": self.rule.name, **renews}
+
     def _text(self) -> str:
         name = f"The budget {self.rule.name} ({self.rule.in_words()})"
         if self.unpriced:

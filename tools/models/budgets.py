@@ -81,7 +81,9 @@ class BudgetUse(models.Model):
     class Meta:
         default_permissions = ("view",)
         indexes = [
-            models.Index(fields=["budget", "-window_start", "-used"], name="budget_use_by_window"),  # the console's page
+            models.Index(
+                fields=["budget", "-window_start", "-used"], name="budget_use_by_window"
+            ),  # the console's page
             models.Index(fields=["updated_at"], name="budget_use_by_age"),  # the sweep
         ]
 
