@@ -19,7 +19,7 @@ from openai import AsyncOpenAI
 from openai._constants import RAW_RESPONSE_HEADER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from agentbackend.foundation.outbound import OutboundRefusedError
+from agentbackend.foundation.outbound import OutboundError, OutboundRefusedError
 from orchestration.model_port import ModelError, ModelEvent, ModelRequest
 from orchestration.model_port.chunks import ChunkDecoder, interrupted
 from orchestration.model_port.deadline import Deadline
@@ -34,7 +34,7 @@ _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 _RAW_STREAM = {"Content-Type": "application/json", "Accept": "text/event-stream", RAW_RESPONSE_HEADER: "stream"}
 _NO_MONEY = "insufficient_quota"
 # The aiohttp transport lets some of aiohttp's own errors through, and calls a dropped connection a time-out of the connection.
-_NETWORK_ERRORS = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
+_NETWORK_ERRORS = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OutboundError, OSError)
 
 
 class ChatCompletions:

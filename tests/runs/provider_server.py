@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -29,10 +29,8 @@ class ProviderServer:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.asked.append(request["model"])
                 server.keys.add(self.headers["Authorization"])
-                try:
+                with suppress(OSError):
                     server._answer(self, request)
-                except OSError:
-                    pass
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from agentbackend.foundation.outbound import OutboundPolicy
 from audit.actor import SYSTEM
 from orchestration.models import ModelProvider
 from tests.running_service import Caller, Frame, RunningService, ServiceFactory, run_input
@@ -60,19 +61,13 @@ def connected(
     spec = {"base_url": upstream.url, "credential": "FALLBACK_KEY", "first_token_seconds": 0.5}
     prices = {"input_price": 3.0, "output_price": 15.0, "cached_input_price": 0.3}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tools.process._process.policy", _loopback_policy())
+        patch.setattr("tools.process._process.policy", OutboundPolicy(allowed_hosts=["127.0.0.1"]))
         submit(Document("ModelProvider", P, spec), by=SYSTEM)
     submit(Document("ModelPrice", f"{P}:call*@2020-01-01", prices), by=SYSTEM)
     submit(Document("ModelPrice", f"{P}:*@2100-01-01", prices), by=SYSTEM)
     started = service_factory.start(OUTBOUND_ALLOWED_HOSTS="127.0.0.1", FALLBACK_KEY=KEY)
     yield started
     started.stop()
-
-
-def _loopback_policy() -> Any:
-    from agentbackend.foundation.outbound import OutboundPolicy
-
-    return OutboundPolicy(allowed_hosts=["127.0.0.1"])
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +123,7 @@ def test_the_audit_trail_says_who_was_asked_who_answered_and_who_failed(
 ) -> None:
     run_id, _ = ask(agents(f"{P}:hangs-up", f"{P}:answers"))
     [payload] = stored.values(
-        "SELECT convert_from(p.content, 'UTF8')::jsonb FROM audit_events a JOIN audit_payload p ON p.event_id = a.id "
+        "SELECT convert_from(p.body, 'UTF8')::jsonb FROM audit_events a JOIN audit_payload p ON p.event_id = a.id "
         "JOIN orchestration_run r ON r.id = a.run_id WHERE r.public_id = %s AND a.action = 'model.turn'",
         run_id,
     )

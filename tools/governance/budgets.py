@@ -43,12 +43,13 @@ class Period(StrEnum):
 
 
 _WORDS: Final = {
-    What.TOKENS: "tokens",
-    What.COST: "US dollars",
-    What.RUNS: "runs",
-    What.TOOL_CALLS: "tool calls",
-    What.CONCURRENT_RUNS: "runs at the same time",
+    What.TOKENS: ("token", "tokens"),
+    What.COST: ("US dollars", "US dollars"),
+    What.RUNS: ("run", "runs"),
+    What.TOOL_CALLS: ("tool call", "tool calls"),
+    What.CONCURRENT_RUNS: ("run at the same time", "runs at the same time"),
 }
+_A_PERIOD: Final = {Period.MINUTE: "a minute", Period.HOUR: "an hour", Period.DAY: "a day", Period.MONTH: "a month"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,9 @@ class BudgetRule:
 
     def in_words(self) -> str:
         """The limit as people say it, without what anybody has used."""
-        period = f" in a {self.period}" if self.period else ""
-        return f"{shown_amount(self.what, self.bound)} {_WORDS[self.what]}{period}"
+        period = f" in {_A_PERIOD[self.period]}" if self.period else ""
+        one, many = _WORDS[self.what]
+        return f"{shown_amount(self.what, self.bound)} {one if self.bound == 1 else many}{period}"
 
 
 def _role_of(actor: Actor, inheritance: Inheritance) -> str:
