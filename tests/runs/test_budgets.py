@@ -139,7 +139,8 @@ def test_a_run_over_budget_is_refused_before_it_begins_and_told_when_to_come_aga
     assert 0 < int(refused.headers["retry-after"]) <= 3600
     assert stored.rows_of(caller)[1] == 2, "what was refused left no run"
     [policy] = stored.values(
-        "SELECT convert_from(envelope, 'UTF8')::json ->> 'policy_version' FROM audit_events WHERE action = 'budget.refused' AND actor_id = %s",
+        "SELECT convert_from(envelope, 'UTF8')::json ->> 'policy_version' FROM audit_events "
+        "WHERE action = 'budget.refused' AND actor_id = %s",
         caller.id,
     )
     assert policy == f"{name}:2/hour:runs"

@@ -72,7 +72,7 @@ class Migration(migrations.Migration):
                 ('budget', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='uses', to='tools.budget')),
             ],
             options={
-                'default_permissions': ('view',),
+                'default_permissions': (),
                 'indexes': [models.Index(fields=['budget', '-window_start', '-used'], name='budget_use_by_window'), models.Index(fields=['updated_at'], name='budget_use_by_age')],
             },
         ),

@@ -79,7 +79,7 @@ class BudgetUse(models.Model):
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        default_permissions = ("view",)
+        default_permissions = ()
         indexes = [
             models.Index(
                 fields=["budget", "-window_start", "-used"], name="budget_use_by_window"
