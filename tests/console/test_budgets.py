@@ -87,7 +87,9 @@ def test_where_budgets_need_a_second_person_a_change_is_proposed_and_switching_o
     made.refresh_from_db()
     assert made.limit == 1000
     assert ChangeRequest.objects.filter(kind="Budget", name=made.name, status="pending").exists()
-    client.post(page, {field: text for field, text in form(**said, **seen_on(client, page)).items() if field != "enabled"})
+    client.post(
+        page, {field: text for field, text in form(**said, **seen_on(client, page)).items() if field != "enabled"}
+    )
     made.refresh_from_db()
     assert not made.enabled
 
