@@ -1,8 +1,8 @@
 """The one door for delegations: a task that a run hands to another agent, whoever carries it out.
 
 A peer is an agent of somebody else behind one small port (`Peer`); here stand who may be asked by whom, what is recorded, and how
-long and how much an answer may be. The order is that of the tools' door: known? given to this agent? role? arguments? Then the permission
-is recorded and committed, and only then the peer is asked.
+long and how much an answer may be. The order is that of the tools' door: known? given to this agent? role? arguments? budgets? Then the
+permission is recorded and committed, and only then the peer is asked.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from audit import actions
 from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from tools.calls import CallContext, SideEffects, ToolCall, ToolDefinition, ToolOutcome, ToolResult
+from tools.governance.budget_ledger import ledger
+from tools.governance.budgets import OverBudgetError
 from tools.governance.roles import Decision, may_use
 from tools.registry import registry
 from tools.schemas import problems
@@ -181,16 +183,27 @@ async def delegate(
     try:
         peer, decision = await delegation.permitted()
         task = delegation.read_task()
+        await delegation.count()
     except _Refused as refused:
         return await delegation.refuse(refused)
     return await delegation.carry_out(peer, task, decision)
 
 
 class _Refused(Exception):
-    def __init__(self, outcome: ToolOutcome, reason: str, message: str) -> None:
+    def __init__(
+        self,
+        outcome: ToolOutcome,
+        reason: str,
+        message: str,
+        *,
+        policy_version: str = "",
+        retry_after_seconds: float = 0.0,
+    ) -> None:
         self.outcome = outcome
         self.reason = reason
         self.message = message
+        self.policy_version = policy_version
+        self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
 
 
@@ -228,6 +241,19 @@ class _Delegation:
             raise _invalid("; ".join(found) + ".")
         text: str = arguments["task"]
         return text
+
+    async def count(self) -> None:
+        """Under the budgets of tool calls a delegation is a call; raises _Refused."""
+        try:
+            await ledger.use_tool_call(self.context.agent, self.context.actor)
+        except OverBudgetError as over:
+            raise _Refused(
+                ToolOutcome.OVER_BUDGET,
+                "over_budget",
+                str(over),
+                policy_version=over.rule.policy_version,
+                retry_after_seconds=over.retry_after,
+            ) from over
 
     async def carry_out(self, peer: Peer, task: str, decision: Decision) -> ToolResult:
         """Record the permission, ask the peer, and note what came of it."""
@@ -267,13 +293,22 @@ class _Delegation:
 
     async def refuse(self, refused: _Refused) -> ToolResult:
         """Record a refusal and tell it."""
-        denied = refused.outcome in (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED)
+        denied = refused.outcome in (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED, ToolOutcome.OVER_BUDGET)
         action = actions.DELEGATION_DENIED if denied else actions.DELEGATION_FAILED
         outcome = Outcome.DENIED if denied else Outcome.FAILURE
         details = {"message": refused.message, "arguments": self.call.arguments[:2000]}
-        await self.context.recorder.record(self._entry(action, outcome, refused.reason, details))
-        retryable = refused.outcome is ToolOutcome.INVALID_ARGUMENTS
-        return self._counted(ToolResult(refused.outcome, refused.message, error=refused.message, retryable=retryable))
+        await self.context.recorder.record(
+            self._entry(action, outcome, refused.reason, details, policy_version=refused.policy_version)
+        )
+        return self._counted(
+            ToolResult(
+                refused.outcome,
+                refused.message,
+                error=refused.message,
+                retryable=refused.outcome is ToolOutcome.INVALID_ARGUMENTS,
+                retry_after_seconds=refused.retry_after_seconds,
+            )
+        )
 
     def _failed(self, outcome: ToolOutcome, message: str, error: DelegationError | None = None) -> ToolResult:
         self.listener.failed(outcome.value, message)
@@ -296,7 +331,13 @@ class _Delegation:
         self.context.recorder.note(self._entry(action, outcome, reason, details))
 
     def _entry(
-        self, action: str, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
+        self,
+        action: str,
+        outcome: Outcome = Outcome.SUCCESS,
+        reason: str = "",
+        details: dict[str, Any] | None = None,
+        *,
+        policy_version: str = "",
     ) -> AuditEntry:
         context = self.context
         return entry(
@@ -305,6 +346,7 @@ class _Delegation:
             outcome=outcome,
             target=Target("remote_agent", self.call.name.removeprefix(TOOL_PREFIX)[:64]),
             reason=reason,
+            policy_version=policy_version,
             run_id=context.run_id,
             thread_id=context.thread_id,
             request_id=context.request_id,

@@ -82,6 +82,7 @@ def cases(governed: Governed) -> dict[str, Caller]:
         "one at a time": governed.add("concurrent_runs", 1, ""),
         "plenty": governed.add("tokens", 10**8),
         "one call": governed.add("tool_calls", 1, "day"),
+        "no calls": governed.add("tool_calls", 0, "day"),
         "a cent": governed.add("cost", 0.0101),
     }
 
@@ -233,6 +234,14 @@ def test_a_tool_call_over_budget_is_refused_and_the_model_is_told_when_it_renews
     assert result["metadata"]["error"] == {"code": "over_budget", "retryable": False}
     assert "It renews at" in result["content"]
     assert ("tool.denied" in stored.audit(run_id), "tool.called" in stored.audit(run_id)) == (True, False)
+
+
+def test_a_task_for_another_agent_is_a_call_too(connected: RunningService, cases: dict[str, Caller]) -> None:
+    caller = cases["no calls"]
+    frames = connected.post_run(caller, "ask the researcher about tea")
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert result["metadata"]["error"]["code"] == "over_budget"
+    assert not events(frames, "SUBAGENT_STARTED")
 
 
 def test_costs_are_counted_and_a_model_without_a_price_is_not_used_under_a_budget_of_costs(
