@@ -9,7 +9,6 @@ from datetime import UTC
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -18,9 +17,9 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from tools.admin.documents import DocumentAdmin, DocumentForm
-from tools.budget_figures import LAST_WINDOWS, TOP_USERS, last_windows, now_used, renewal, top_users
+from tools.budget_figures import LAST_WINDOWS, TOP_USERS, bound, last_windows, now_used, renewal, top_users
 from tools.documents import Spec
-from tools.governance.budgets import What, shown_amount
+from tools.governance.budgets import Period, What, limit_in_words
 from tools.models import Budget
 
 _SAID = ("description", "enabled", "agent", "role", "user_id", "each_user", "what", "limit", "period")
@@ -34,6 +33,11 @@ class BudgetForm(DocumentForm):
     class Meta:
         model = Budget
         fields = ("name", *_SAID)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.initial.get("limit") is not None:
+            self.initial["limit"] = f"{self.initial['limit'].normalize():f}"
 
     def document_name(self) -> str:
         name: str = self.cleaned_data["name"] if self.instance._state.adding else self.instance.name
@@ -77,10 +81,6 @@ class BudgetAdmin(DocumentAdmin, ModelAdmin):
             budget.figure = figures[budget.pk]
         return changelist
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Budget]:
-        found: QuerySet[Budget] = super().get_queryset(request)
-        return found
-
     @display(description="Whom")
     def whom(self, budget: Budget) -> str:
         parts = [f"agent {budget.agent}" if budget.agent else "", f"role {budget.role}" if budget.role else "",
@@ -90,9 +90,8 @@ class BudgetAdmin(DocumentAdmin, ModelAdmin):
 
     @display(description="Allowed")
     def allowed(self, budget: Budget) -> str:
-        what = What(budget.what)
-        amount = shown_amount(what, budget.figure.bound)  # type: ignore[attr-defined]
-        return f"{amount} {what.value.replace('_', ' ')}{f' a {budget.period}' if budget.period else ''}"
+        period = Period(budget.period) if budget.period else None
+        return limit_in_words(What(budget.what), bound(budget), period)
 
     @display(description="Used now")
     def used_now(self, budget: Budget) -> SafeString:

@@ -88,9 +88,7 @@ class BudgetRule:
 
     def in_words(self) -> str:
         """The limit as people say it, without what anybody has used."""
-        period = f" in {_A_PERIOD[self.period]}" if self.period else ""
-        one, many = _WORDS[self.what]
-        return f"{shown_amount(self.what, self.bound)} {one if self.bound == 1 else many}{period}"
+        return limit_in_words(self.what, self.bound, self.period)
 
 
 def _role_of(actor: Actor, inheritance: Inheritance) -> str:
@@ -190,6 +188,13 @@ def shown_amount(what: What, amount: int) -> str:
         return str(amount)
     whole, _, fraction = f"{Decimal(amount) / NANO:.9f}".partition(".")
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def limit_in_words(what: What, bound: int, period: Period | None) -> str:
+    """A limit as people say it: `2 runs in an hour`."""
+    one, many = _WORDS[what]
+    within = f" in {_A_PERIOD[period]}" if period else ""
+    return f"{shown_amount(what, bound)} {one if bound == 1 else many}{within}"
 
 
 def as_text(moment: datetime | None) -> str:
