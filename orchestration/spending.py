@@ -74,9 +74,10 @@ class Spending:
         names = list(dict.fromkeys([task.model, *task.agent.fallback_models]))
         if await ledger.counts_costs(task.agent.slug, task.actor):
             names = [name for name in names if self._price_of(name) is not None] or names
-        may_use = self._may_use(request, names)
         try:
-            is_reserved = await ledger.reserve_turn(task.id, number, task.agent.slug, task.actor, may_use)
+            is_reserved = await ledger.reserve_turn(
+                task.id, number, task.agent.slug, task.actor, lambda: self._may_use(request, names)
+            )
         except OverBudgetError as over:
             raise self._stopped(over) from over
         self._slot = turn_slot(number) if is_reserved else ""
@@ -121,8 +122,9 @@ class Spending:
         return Amounts(tokens=usage.input_tokens + usage.output_tokens, cost=max(costs, default=0) if known else None)
 
     def _spent(self, turn: StreamedTurn, name: ModelName, request: ModelRequest) -> Spent:
-        usage, price = turn.usage or estimated_usage(request, turn), self._models.price_of(name)
-        return Spent(name, usage, None if price is None else price.cost(usage), estimated=turn.usage is None)
+        counted = turn.usage if turn.usage and (turn.usage.input_tokens or turn.usage.output_tokens) else None
+        usage, price = counted or estimated_usage(request, turn), self._models.price_of(name)
+        return Spent(name, usage, None if price is None else price.cost(usage), estimated=counted is None)
 
     def _stopped(self, over: OverBudgetError) -> AnswerStoppedError:
         self.record.audit(

@@ -40,16 +40,12 @@ def upstream() -> Iterator[ProviderServer]:
 
 
 class Agents:
-    """Agents with models in a row, made on demand before the service starts and removed at the end."""
-
-    def __init__(self) -> None:
-        self.made: list[str] = []
+    """Makes agents with models in a row."""
 
     def __call__(self, *models: str, **spec: Any) -> str:
         slug = f"{P}-{uuid4().hex[:8]}"
         said = {"title": slug, "model": models[0], "fallback_models": list(models[1:]), "tools": ["calculator_tool"]}
         submit(Document("Agent", slug, {**said, **spec}), by=SYSTEM)
-        self.made.append(slug)
         return slug
 
 

@@ -76,7 +76,7 @@ async def settle(database: Database, run_id: Any, number: int, used: Amounts) ->
 async def test_nothing_is_asked_of_the_database_where_no_budget_binds(ledger: BudgetLedger) -> None:
     actor = somebody()
     assert await ledger.admission("support", actor) is None
-    assert await ledger.reserve_turn(uuid7(), 1, "support", actor, Amounts(tokens=10**9)) is False
+    assert await ledger.reserve_turn(uuid7(), 1, "support", actor, lambda: Amounts(tokens=10**9)) is False
     assert await ledger.left_for("support", actor) == []
 
 
@@ -86,20 +86,20 @@ async def test_a_turn_is_reserved_once_and_settled_once_with_what_was_really_use
     actor, run = somebody(), uuid7()
     name = await budget(actor, "tokens", 100)
     for _ in range(2):  # a successor does the turn again
-        assert await ledger.reserve_turn(run, 1, "a", actor, Amounts(tokens=60))
+        assert await ledger.reserve_turn(run, 1, "a", actor, lambda: Amounts(tokens=60))
     assert await uses(name) == [(0, 60)]
     for _ in range(2):  # a group that is sent again
         await settle(database_pool, run, 1, Amounts(tokens=45))
     assert await uses(name) == [(45, 0)]
     with pytest.raises(OverBudgetError) as refused:
-        await ledger.reserve_turn(run, 2, "a", actor, Amounts(tokens=56))
+        await ledger.reserve_turn(run, 2, "a", actor, lambda: Amounts(tokens=56))
     assert await uses(name) == [(45, 0)], "what does not fit leaves nothing behind"
     assert not await BudgetReservation.objects.filter(run_id=run).aexists()
     tomorrow = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     assert refused.value.renews_at == tomorrow
     assert name in str(refused.value)
     assert "45" not in str(refused.value)
-    await ledger.reserve_turn(run, 2, "a", actor, Amounts(tokens=55))
+    await ledger.reserve_turn(run, 2, "a", actor, lambda: Amounts(tokens=55))
 
 
 async def test_the_strictest_of_all_budgets_decides_and_the_others_take_nothing(
@@ -108,9 +108,9 @@ async def test_the_strictest_of_all_budgets_decides_and_the_others_take_nothing(
     actor = somebody()
     wide, narrow = await budget(actor, "tokens", 1000), await budget(actor, "tokens", 10, "minute")
     with pytest.raises(OverBudgetError, match=narrow):
-        await ledger.reserve_turn(uuid7(), 1, "a", actor, Amounts(tokens=11))
+        await ledger.reserve_turn(uuid7(), 1, "a", actor, lambda: Amounts(tokens=11))
     assert await uses(wide) == []
-    await ledger.reserve_turn(uuid7(), 1, "a", actor, Amounts(tokens=10))
+    await ledger.reserve_turn(uuid7(), 1, "a", actor, lambda: Amounts(tokens=10))
     assert (await uses(wide), await uses(narrow)) == ([(0, 10)], [(0, 10)])
 
 
@@ -210,8 +210,8 @@ async def test_costs_are_counted_in_billionths_and_a_model_without_a_price_does_
     name = await budget(actor, "cost", 0.25, "month")
     assert await ledger.counts_costs("a", actor)
     with pytest.raises(OverBudgetError, match="no price"):
-        await ledger.reserve_turn(run, 1, "a", actor, Amounts(tokens=1, cost=None))
-    await ledger.reserve_turn(run, 1, "a", actor, Amounts(tokens=1, cost=200_000_000))
+        await ledger.reserve_turn(run, 1, "a", actor, lambda: Amounts(tokens=1, cost=None))
+    await ledger.reserve_turn(run, 1, "a", actor, lambda: Amounts(tokens=1, cost=200_000_000))
     await settle(database_pool, run, 1, Amounts(tokens=1, cost=1_000_001))
     assert await uses(name) == [(1_000_001, 0)]
     [left] = await ledger.left_for("a", actor)

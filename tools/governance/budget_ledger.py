@@ -116,15 +116,18 @@ class BudgetLedger:
         rules = await self._binding(agent, actor, What.RUNS, What.CONCURRENT_RUNS, What.TOKENS, What.COST)
         return Admission(rules, actor) if rules else None
 
-    async def reserve_turn(self, run_id: UUID, number: int, agent: str, actor: Actor, may_use: Amounts) -> bool:
+    async def reserve_turn(
+        self, run_id: UUID, number: int, agent: str, actor: Actor, may_use: Callable[[], Amounts]
+    ) -> bool:
         """Reserve what a model turn may use; whether anything was to be reserved, and so is to be settled.
 
-        Raises OverBudgetError. The same turn of the same run again finds what it has reserved already.
+        `may_use` is asked only where a budget binds. Raises OverBudgetError. The same turn of the same run again finds what it has
+        reserved already.
         """
         rules = await self._binding(agent, actor, What.TOKENS, What.COST)
         if not rules:
             return False
-        wishes = _wishes(rules, may_use)
+        wishes = _wishes(rules, may_use())
         await self._patiently(lambda: self._take(wishes, actor, run_id, turn_slot(number)))
         return True
 
