@@ -118,7 +118,7 @@ async def test_of_many_who_want_the_last_part_at_once_exactly_one_gets_it(
     ledger: BudgetLedger, budget: Callable[..., Any]
 ) -> None:
     actor = somebody()
-    first, second = await budget(actor, "tool_calls", 3), await budget(actor, "tool_calls", 5, "hour")
+    first, second = await budget(actor, "tool_calls", 3), await budget(actor, "tool_calls", 5, "month")
     tried = await asyncio.gather(*(ledger.use_tool_call("", actor) for _ in range(12)), return_exceptions=True)
     assert [type(found) for found in tried].count(OverBudgetError) == 9
     assert [found for found in tried if found is not None and not isinstance(found, OverBudgetError)] == []
@@ -127,20 +127,20 @@ async def test_of_many_who_want_the_last_part_at_once_exactly_one_gets_it(
 
 async def test_a_budget_renews_with_its_window(ledger: BudgetLedger, budget: Callable[..., Any]) -> None:
     actor = somebody()
-    name = await budget(actor, "tool_calls", 1, "hour")
+    name = await budget(actor, "tool_calls", 1, "month")
     await ledger.use_tool_call("", actor)
     with pytest.raises(OverBudgetError) as refused:
         await ledger.use_tool_call("", actor)
-    assert 0 < refused.value.retry_after <= 3600
-    await _an_hour_passes(name)
+    assert 0 < refused.value.retry_after <= 31 * 86400
+    await _the_window_passes(name)
     await ledger.use_tool_call("", actor)
     assert await uses(name) == [(1, 0), (1, 0)]
 
 
-async def _an_hour_passes(name: str) -> None:
+async def _the_window_passes(name: str) -> None:
     """The window that is open now becomes the one before it."""
     async for row in BudgetUse.objects.filter(budget__name=name):
-        await BudgetUse.objects.filter(pk=row.pk).aupdate(window_start=row.window_start - timedelta(hours=1))
+        await BudgetUse.objects.filter(pk=row.pk).aupdate(window_start=row.window_start - timedelta(days=31))
 
 
 async def test_each_user_has_a_budget_or_all_share_it(ledger: BudgetLedger, budget: Callable[..., Any]) -> None:
