@@ -22,3 +22,5 @@ class OrchestrationConfig(AppConfig):
         """Agents, and the providers and prices of their models, are documents, too."""
         for kind in _KINDS:
             register_kind(import_string(kind)())  # by name: they need the models
+        users = import_string("orchestration.model_providers.documents.providers_with_credentials")
+        import_string("tools.stored_credentials.add_users_of_credentials")(users)

@@ -133,6 +133,12 @@ class ModelPriceKind:
         price.delete()
 
 
+def providers_with_credentials() -> list[tuple[str, str]]:
+    """Which providers name which credential, as pages of credentials list it."""
+    rows = ModelProvider.objects.exclude(credential="").order_by("name").values_list("name", "credential")
+    return [(f"model provider {name}", credential) for name, credential in rows]
+
+
 def _names_model_of(agent: Agent, provider: str) -> bool:
     return any(name.startswith(f"{provider}:") for name in (agent.model, *agent.fallback_models))
 

@@ -17,6 +17,7 @@ from tools.budget_figures import window_start
 from tools.changes import submit
 from tools.documents import Document
 from tools.models import Budget, BudgetUse, ChangeRequest
+from tools.stored_credentials import users_of_credentials
 
 BUDGETS, PROVIDERS, PRICES = (
     "/admin/tools/budget/",
@@ -126,6 +127,7 @@ def test_a_provider_is_registered_and_its_key_is_only_named() -> None:
     assert response.status_code == 302, text_of(response)
     made = ModelProvider.objects.get(name=name)
     assert (made.first_token_seconds, made.idle_seconds, made.credential) == (5.0, None, "BACKUP_KEY")
+    assert f"model provider {name}" in users_of_credentials()["BACKUP_KEY"]
     agent = {"title": "x", "model": f"{name}:some-model"}
     submit(Document("Agent", f"agent-{name}", agent), by=SYSTEM)
     assert f"agent-{name}" in text_of(client.get(PROVIDERS, {"q": name}))
