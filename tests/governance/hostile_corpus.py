@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 - characters that look alike are what this is about
+# ruff: noqa: E501, RUF001 - characters that look alike are what this is about
 """Texts that try to get past guardrails, and texts that must pass them. Written by us; no real person's data, no real key.
 
 Keys are put together from pieces, so that scanners of repositories do not take them for real ones.

@@ -10,7 +10,7 @@ from typing import Final
 from tools.governance.guardrails.addresses import address_at
 from tools.governance.guardrails.injection import HIDDEN_TEXT, injection_spans
 from tools.governance.guardrails.matches import Match, Rule, Tail, match_of
-from tools.governance.guardrails.normal_form import SPACED_WORD
+from tools.governance.guardrails.normal_form import KINDS
 from tools.governance.guardrails.numbers import (
     card_end,
     groups_at,
@@ -26,7 +26,6 @@ from tools.governance.guardrails.policy import Policy, PolicyKind, Stage
 from tools.governance.guardrails.words import HELD_RUN, Words
 
 RUN: Final = string.ascii_letters + string.digits + "_.%+@'(-"
-_RUN_BACKWARDS: Final = re.compile(rf"(?:{SPACED_WORD}|[_.%+@'(-])*")
 _DIGIT: Final = re.compile("[0-9]")
 _DIGIT_OR_AT: Final = re.compile("[0-9@]")
 # Where an address, a number or an IBAN may be, in ASCII.
@@ -87,8 +86,9 @@ class StageRules:
         run = plain.rstrip(RUN)
         start = len(run)
         if start > first and run[-1] > "\x7f":
-            backwards = _RUN_BACKWARDS.match(plain[max(first, len(plain) - HELD_RUN) :][::-1])
-            start = len(plain) - (backwards.end() if backwards else 0)
+            earliest = max(first, len(plain) - HELD_RUN)
+            while start > earliest and (KINDS[plain[start - 1]] == 1 or plain[start - 1] in RUN):
+                start -= 1
         return max(start, len(plain) - HELD_RUN, first)
 
     def _add(self, policy: Policy) -> None:
