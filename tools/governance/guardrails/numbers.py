@@ -15,7 +15,11 @@ from tools.governance.guardrails.normal_form import KINDS, SPACED_WORD
 
 NUMBER_REACH: Final = 48
 
-_START: Final = re.compile(rf"(?<!{SPACED_WORD})(?=(?:\+\(?|\()?[0-9])")
+# What one of the forms below begins with, so that tables of figures cost little.
+_START: Final = re.compile(
+    rf"(?<!{SPACED_WORD})(?=\+\(?[0-9]|\([0-9]|0[0-9]|[2-9][0-9]{{2}}[.-]|1[ .-][(2-9]|1[3-9][0-9][ -][0-9]{{4}}"
+    r"|[2-6][0-9]{12}|[2-6][0-9]{3}[ \n-][0-9]{4}|[2-6][ \n-][0-9][ \n-])"
+)
 _OPENING: Final = re.compile(r"\+\(?|\(")
 _GROUP: Final = re.compile(r"([ \n./()-]{1,3})?([0-9]+)")
 _BACKWARDS: Final = re.compile(r"[0-9 \n./()+-]*")
