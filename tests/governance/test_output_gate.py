@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.governance.hostile_corpus import BENIGN, DISGUISED_KEYWORDS, KEYWORDS, PERSONAL
 from tests.governance.policies import policy
 from tools.governance.guardrails.gate import OutputGate
-from tools.governance.guardrails.policy import PII_CLASSES, Action, Finding, Policy, Stage
+from tools.governance.guardrails.policy import PII_CLASSES, Action, Finding, Policy, PolicyKind, Stage, check_settings
 from tools.governance.guardrails.screen import Guardrails
 
 PII = {"classes": list(PII_CLASSES)}
@@ -177,3 +177,38 @@ def test_too_long_output_is_cut_where_it_becomes_too_long() -> None:
     left, gate = streamed(SETS["length"], ["12345 "] * 20)
     assert left == ("12345 " * 20)[:40]
     assert gate.violation is not None and gate.violation.category == "length"
+
+
+def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda two: f"(?:{two[0]}|{two[1]})"),
+        st.tuples(inner, st.sampled_from(["?", "{1,3}", "{0,2}", "{2}", "{1,2}?", "??"])).map(lambda two: f"(?:{two[0]}){two[1]}"),
+        inner.map(lambda pattern: f"(?i:{pattern})"),
+    )  # fmt: skip
+
+
+PATTERNS = st.recursive(
+    st.sampled_from(["a", "b", "[ab]", "[^a ]", ".", r"\s", r"\w", r"\b", "$", "^", "ab", "é", "a b"]),
+    _combined,
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(
+    pattern=PATTERNS,
+    action=st.sampled_from([Action.BLOCK, Action.REDACT, Action.WARN]),
+    text=st.text("aAbB \ncé\u0301\u200b.", max_size=40),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_any_pattern_that_is_accepted_finds_the_same_however_the_text_is_cut(
+    pattern: str, action: Action, text: str, lengths: list[int]
+) -> None:
+    if check_settings(PolicyKind.PATTERNS, {Stage.OUTPUT}, action, {"patterns": [pattern]}):
+        return
+    guardrails = rules(policy("patterns", {"patterns": [pattern]}, action, stages=ON_OUTPUT))
+    whole = guardrails.check(Stage.OUTPUT, text)
+    for deltas in (cut(text, lengths), list(text)):
+        left, gate = streamed(guardrails, deltas)
+        assert (left, tuple(gate.findings)) == (whole.text, whole.findings)

@@ -28,7 +28,7 @@ from tools.governance.guardrails.words import HELD_RUN, Words
 RUN: Final = string.ascii_letters + string.digits + "_.%+@'(-"
 _DIGIT: Final = re.compile("[0-9]")
 _DIGIT_OR_AT: Final = re.compile("[0-9@]")
-# Where an address, a number or an IBAN may be, in ASCII.
+# Where an address, a number or an IBAN may be.
 _WORTH_A_LOOK: Final = re.compile("@|(?<![A-Za-z0-9])(?:[0-9]|[A-Za-z]{2}[0-9]{2})")
 
 
@@ -56,9 +56,9 @@ class StageRules:
         self._looks_closer = bool(self._numbers or self._addresses)
         self.is_quick = stage is Stage.OUTPUT and self.patterns.is_empty
 
-    def is_harmless(self, plain: str, first: int) -> bool:
-        """Whether nothing can begin in a window of printable ASCII but in its last word; only where `is_quick`."""
-        if self.words.any_in(plain.lower()):
+    def is_harmless(self, plain: str, folded: str, first: int) -> bool:
+        """Whether nothing can begin in a printable window but in its last word; only where `is_quick`."""
+        if self.words.any_in(folded):
             return False
         if not self._looks_closer or _DIGIT_OR_AT.search(plain, first) is None:
             return True
