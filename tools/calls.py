@@ -9,6 +9,7 @@ from uuid import UUID
 
 from audit.actor import Actor
 from audit.entry import AuditEntry
+from tools.governance.approvals import Approval
 
 
 class Recorder(Protocol):
@@ -96,8 +97,8 @@ class CallContext:
     """For whom and for what a call is made.
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
-    (the console). `approved`: a person has said yes to this very call. `allow_disabled`: a tool that is switched off may be
-    called all the same, which only a console test may. `progress` is told how far a long call is.
+    (the console). `approval`: a person's yes, which the door holds against the call. `allow_disabled`: a tool that is switched off may
+    be called all the same, which only a console test may. `progress` is told how far a long call is.
     """
 
     actor: Actor
@@ -108,14 +109,17 @@ class CallContext:
     request_id: str = ""
     trace_id: str = ""
     origin: str = "run"
-    approved: bool = False
+    approval: Approval | None = None
     allow_disabled: bool = False
     progress: ProgressListener | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text."""
+    """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text.
+
+    `details["approval"]` of a call that NEEDS_APPROVAL is the `ApprovalRequest`: what a person has to say yes to.
+    """
 
     outcome: ToolOutcome
     content: str

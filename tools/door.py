@@ -1,9 +1,10 @@
 """The one door: every tool call goes through `call_tool`, whoever makes it.
 
 The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and are they allowed to
-this role? a person's approval? credentials? Then the permission is recorded and committed, and only then the tool is
-executed (or a kept result taken); what came of it is recorded after. A refusal is recorded, too, and told to the model
-with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
+this role? a person's approval, of this very call? credentials? Then the permission is recorded and committed, and only
+then the tool is executed (or a kept result taken); what came of it is recorded after. A refusal is recorded, too, and
+told to the model with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes
+through.
 
 A cancelled call ends with CancelledError and without a second record: permitted and not ended means interrupted.
 A blocking function cannot be stopped; it ends on its thread, unheard.
@@ -32,6 +33,7 @@ from tools import result_cache
 from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.approvals import ApprovalRequest, Binding, digest_of_arguments
 from tools.governance.rate_limits import RateLimitedError, use_tool_limit
 from tools.governance.roles import Decision
 from tools.handlers import HANDLERS, UnusableHandlerError
@@ -62,8 +64,10 @@ class Refusal(Exception):
         retryable: bool = False,
         note: str = "",
         retry_after_seconds: float = 0.0,
+        approval: ApprovalRequest | None = None,
     ) -> None:
         self.retry_after_seconds = retry_after_seconds
+        self.approval = approval
         self.outcome = outcome
         self.reason = reason
         self.message = message
@@ -105,11 +109,13 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         await _within_rate(tool, context.actor)
         arguments = _read_arguments(passing, tool)
         _check_allowed(snapshot, tool, context.actor, arguments)
-        _check_approved(tool, context)
+        _check_approved(passing, tool, arguments)
         credentials = _credentials(tool, snapshot)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
-    details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
+    details = {"arguments": arguments, "uses": list(credentials), "enabled": tool.enabled}
+    if context.approval is not None:
+        details["approval"] = context.approval.as_details()
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details=details)
     result = await _kept_or_executed(passing, snapshot, tool, arguments, credentials)
     _note_result(passing, result)
@@ -188,10 +194,81 @@ def _check_allowed(snapshot: Snapshot, tool: RegisteredTool, actor: Actor, argum
         raise Refusal(ToolOutcome.DENIED, "argument_rule", message)
 
 
-def _check_approved(tool: RegisteredTool, context: CallContext) -> None:
-    if tool.approval_required and not context.approved:
-        message = f"A person must approve each call of the tool {tool.definition.name}."
-        raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message)
+def approval_request(
+    tool: RegisteredTool, actor: Actor, arguments: Any, *, policy_versions: tuple[str, ...] = (), because: str = ""
+) -> ApprovalRequest:
+    """What a person is asked about this call. `policy_versions`: of the policies that ask, beside the tool itself."""
+    definition = tool.definition
+    binding = Binding(
+        tenant=actor.tenant,
+        actor_id=actor.id,
+        tool=definition.name,
+        tool_version=definition.version,
+        tool_digest=definition.digest,
+        arguments_digest=digest_of_arguments(arguments),
+        policy_versions=(*((tool.policy_version,) if tool.approval_required else ()), *policy_versions),
+    )
+    return ApprovalRequest(binding, tool.approval_by, tool.approver_role, tool.approval_expires_seconds, because)
+
+
+def _check_approved(
+    passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any], policy_versions: tuple[str, ...] = ()
+) -> None:
+    """Whether a person has said yes to this very call, where its tool, or one of these policies, wants that."""
+    context = passing.context
+    request = approval_request(tool, context.actor, arguments, policy_versions=policy_versions)
+    approval = context.approval
+    if approval is None:
+        if request.binding.policy_versions:
+            raise _needs_approval(context, request)
+        return
+    if approval.has_expired():
+        message = (
+            f"A person had approved this call of {tool.definition.name}, but the approval expired before the call could be "
+            "made, so it was not made. Call the tool again if it is still wanted: a person is then asked again."
+        )
+        raise Refusal(ToolOutcome.DENIED, "approval_expired", message)
+    because = approval.unfit(request.binding)
+    if because:
+        raise _needs_approval(context, replace(request, because=because))
+
+
+def _needs_approval(context: CallContext, request: ApprovalRequest) -> Refusal:
+    message = f"A person must approve each call of the tool {request.binding.tool}."
+    if request.because:
+        message = f"{request.because} A person is asked again about this call of the tool {request.binding.tool}."
+    if context.origin != "run":
+        message += " Nobody can be asked from here: an agent of this service that calls the tool in a run asks for it."
+    reason = "approval_unfit" if request.because else "approval_required"
+    return Refusal(ToolOutcome.NEEDS_APPROVAL, reason, message, approval=request)
+
+
+async def refused_before_approval(
+    call: ToolCall, context: CallContext, *, registry: ToolRegistry = registry
+) -> Refusal | None:
+    """Why this call could not be made even if a person approves it; nothing is executed, recorded or counted.
+
+    For arguments that a person has edited: what the door would refuse is said at once.
+    """
+    passing = _Passing(call, context, time.monotonic())
+    snapshot = await registry.snapshot()
+    try:
+        tool, _ = _permitted(passing, snapshot)
+        _check_allowed(snapshot, tool, context.actor, _read_arguments(passing, tool))
+    except Refusal as refusal:
+        return refusal
+    return None
+
+
+async def request_for(call: ToolCall, actor: Actor, *, registry: ToolRegistry = registry) -> ApprovalRequest | None:
+    """What a person is asked about this call as the registry is now; None when there is no such tool, or no arguments."""
+    tool = (await registry.snapshot()).tools.get(call.name)
+    if tool is None:
+        return None
+    try:
+        return approval_request(tool, actor, _parsed(call.arguments))
+    except Refusal:
+        return None
 
 
 def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
@@ -377,6 +454,8 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
     )
     arguments = _bounded(passing.call.arguments) if passing.arguments is None else passing.arguments
     details = {"arguments": arguments, "message": refusal.message, "note": refusal.note}
+    if refusal.approval is not None:
+        details["binding"] = refusal.approval.binding.as_document()
     if refusal.outcome is ToolOutcome.NEEDS_APPROVAL:
         await _record(passing, actions.TOOL_APPROVAL_ASKED, reason=refusal.reason, details=details)
     elif refusal.outcome in _POLICY_OUTCOMES:
@@ -384,7 +463,8 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
     else:
         await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, refusal.reason, details)
     failed = _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
-    return replace(failed, retry_after_seconds=refusal.retry_after_seconds)
+    asked = {} if refusal.approval is None else {"approval": refusal.approval}
+    return replace(failed, retry_after_seconds=refusal.retry_after_seconds, details=asked)
 
 
 def _note_result(passing: _Passing, result: ToolResult) -> None:
