@@ -243,13 +243,24 @@ def _needs_approval(context: CallContext, request: ApprovalRequest) -> Refusal:
     return Refusal(ToolOutcome.NEEDS_APPROVAL, reason, message, approval=request)
 
 
+class _NoRecorder:
+    """Of a call that is only judged there is nothing to record."""
+
+    async def record(self, entry: AuditEntry) -> None:
+        raise NotImplementedError
+
+    def note(self, entry: AuditEntry) -> None:
+        raise NotImplementedError
+
+
 async def refused_before_approval(
-    call: ToolCall, context: CallContext, *, registry: ToolRegistry = registry
+    call: ToolCall, actor: Actor, *, allowed_tools: frozenset[str] | None = None, registry: ToolRegistry = registry
 ) -> Refusal | None:
     """Why this call could not be made even if a person approves it; nothing is executed, recorded or counted.
 
     For arguments that a person has edited: what the door would refuse is said at once.
     """
+    context = CallContext(actor=actor, recorder=_NoRecorder(), allowed_tools=allowed_tools)
     passing = _Passing(call, context, time.monotonic())
     snapshot = await registry.snapshot()
     try:
