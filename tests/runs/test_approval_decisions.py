@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,11 +143,14 @@ def test_an_approved_call_is_made_by_a_run_that_begins_at_once(
     assert trail(stored, asked) == ["approval.asked approval", "approval.granted approved"]
     assert (asked.get().json()["mayDecide"], asked.get().json()["reason"]) == (False, "fine")
     [allowed] = stored.values(
-        "SELECT p.details::text FROM audit_events e JOIN audit_payload p ON p.event_id = e.id JOIN orchestration_run r "
+        "SELECT p.body FROM audit_events e JOIN audit_payload p ON p.event_id = e.id JOIN orchestration_run r "
         "ON r.id = e.run_id WHERE r.public_id = %s AND e.action = 'tool.allowed'",
         said["runId"],
     )
-    assert (json.loads(allowed)["approval"]["interrupt"], json.loads(allowed)["approval"]["decided_by"]) == (
+    assert (
+        json.loads(bytes(allowed))["approval"]["interrupt"],
+        json.loads(bytes(allowed))["approval"]["decided_by"],
+    ) == (
         asked.id,
         asked.caller.id,
     )
@@ -187,16 +190,13 @@ def test_edited_arguments_are_bound_by_the_rules_of_who_asked(
     service: RunningService, make_guarded: GuardedTools
 ) -> None:
     tool = make_guarded(approval_by="someone_else", approver_role="lead")
-    asked = ask(service, tool)
     schema = {"properties": {"expression": {"maxLength": 4}}}
     ArgumentRule.objects.create(tool=Tool.objects.get(name=tool), role="user", schema=schema, reason="short ones only")
-    lead = Caller(role="lead")
-
-    def refused() -> bool:
-        answer = asked.post("approve", lead, editedArgs={"expression": "11111+22222"})
-        return answer.status_code == 422 and "short ones only" in answer.json()["detail"]
-
-    eventually(refused, "the service has seen the rule")
+    probe = f'demo: call {tool} {{"expression": "11111+22222"}}'
+    eventually(lambda: events(service.post_run(Caller(), probe), "TOOL_CALL_RESULT"), "the service has seen the rule")
+    asked, lead = ask(service, tool), Caller(role="lead")
+    refused = asked.post("approve", lead, editedArgs={"expression": "11111+22222"})
+    assert (code(refused), "short ones only" in refused.json()["detail"]) == ((422, "invalid_input"), True)
     assert asked.post("approve", lead, editedArgs={"expression": "1+1"}).status_code == 200
     assert results(asked.carried_out())[0].endswith("\n2")
 
