@@ -260,26 +260,30 @@ async def refused_before_approval(
 
     For arguments that a person has edited: what the door would refuse is said at once.
     """
-    context = CallContext(actor=actor, recorder=_NoRecorder(), allowed_tools=allowed_tools)
-    passing = _Passing(call, context, time.monotonic())
     snapshot = await registry.snapshot()
+    passing = _only_judged(call, actor, allowed_tools)
     try:
         tool, _ = _permitted(passing, snapshot)
-        _check_allowed(snapshot, tool, context.actor, _read_arguments(passing, tool))
+        _check_allowed(snapshot, tool, actor, _read_arguments(passing, tool))
     except Refusal as refusal:
         return refusal
     return None
 
 
 async def request_for(call: ToolCall, actor: Actor, *, registry: ToolRegistry = registry) -> ApprovalRequest | None:
-    """What a person is asked about this call as the registry is now; None when there is no such tool, or no arguments."""
+    """What a person is asked about this call as the registry is now; None when there is no such tool, or its arguments do not fit."""
     tool = (await registry.snapshot()).tools.get(call.name)
     if tool is None:
         return None
     try:
-        return approval_request(tool, actor, _parsed(call.arguments))
+        return approval_request(tool, actor, _read_arguments(_only_judged(call, actor), tool))
     except Refusal:
         return None
+
+
+def _only_judged(call: ToolCall, actor: Actor, allowed_tools: frozenset[str] | None = None) -> _Passing:
+    context = CallContext(actor=actor, recorder=_NoRecorder(), allowed_tools=allowed_tools)
+    return _Passing(call, context, time.monotonic())
 
 
 def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:

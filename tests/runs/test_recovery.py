@@ -182,8 +182,11 @@ def test_an_unsafe_call_becomes_a_question_and_is_made_again_when_the_user_says_
     assert (result["toolCallId"], result["content"]) == (call["toolCallId"], '{"done":"unsafe_effect_tool"}')
     assert events(rest, "TOOL_CALL_START") == []
     assert rest[-1].event["outcome"] == {"type": "success"}
-    refused = successor.client(tester).post("/ag-ui/events", json={**again, "runId": "another"})
-    assert (refused.status_code, refused.json()["field"]) == (422, "resume"), "a question is answered once"
+    repeated = successor.stream(tester, "POST", "/ag-ui/events", json={**again, "runId": f"again-{wish['runId']}"})
+    assert (events(repeated, "TOOL_CALL_RESULT"), len(effects.seen())) == ([], 2), "a question is answered once"
+    other = [{**answer, "payload": {"approved": False}}]
+    refused = successor.client(tester).post("/ag-ui/events", json={**again, "runId": "another", "resume": other})
+    assert (refused.status_code, refused.json()["code"]) == (409, "already_decided")
 
 
 @pytest.mark.parametrize("answered", ["declined", "passed over"])
