@@ -118,7 +118,7 @@ class Question:
         if self.request is not None and self.request.because:
             text = f"{self.request.because} {text}"
         if self.decider is Decider.SOMEONE_ELSE:
-            text += " Somebody else than you must decide this."
+            text += " Somebody else than who asked must decide this."
         return text
 
     def as_interrupt(self) -> dict[str, Any]:

@@ -384,6 +384,7 @@ class Interrupt(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "approval"
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="interrupt_number")]
         indexes = [
             # what a thread's next run must answer

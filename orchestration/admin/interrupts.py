@@ -14,7 +14,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
@@ -47,6 +47,7 @@ from orchestration.console_decisions import (
 )
 from orchestration.interrupts import QuestionKind
 from orchestration.models import Interrupt
+from tools.admin.documents import to_page
 from tools.admin.forms import IndentedJSONField
 from tools.governance.approvals import Decider
 
@@ -148,7 +149,7 @@ class EditForm(BaseDialogForm):
 class InterruptAdmin(ReadOnlyAdmin):
     """The list of questions and the page of one, where it is decided."""
 
-    list_display = ("asked", "state", "tool", "agent", "asker", "expires", "run_link", "decided")
+    list_display = ("age", "state", "tool", "agent", "asker", "left", "run_link", "decided")
     list_filter = (InterruptStatusFilter, DeciderFilter, PeriodFilter)
     identifiers = ("thread__owner_id", "run__public_id", "tool_call_id")
     uuid_identifiers = ("id", "run_id", "thread_id")
@@ -278,6 +279,16 @@ class InterruptAdmin(ReadOnlyAdmin):
     # --- showing
 
     @display(description="Asked (UTC)")
+    def age(self, question: Interrupt) -> str:
+        return f"{_span(timezone.now() - question.created_at)} ago" if _waits(question) else moment(question.created_at)
+
+    @display(description="Expires (UTC)")
+    def left(self, question: Interrupt) -> str:
+        if not _waits(question) or question.expires_at is None:
+            return moment(question.expires_at) or "never"
+        return f"in {_span(question.expires_at - timezone.now())}"
+
+    @display(description="Asked (UTC)")
     def asked(self, question: Interrupt) -> str:
         age = f", {_span(timezone.now() - question.created_at)} ago" if _waits(question) else ""
         return f"{moment(question.created_at)}{age}"
@@ -372,7 +383,7 @@ def _decided(request: HttpRequest, object_id: str, answer: Answer) -> HttpRespon
         messages.success(request, "Decided. The thread goes on within some seconds.")
     except Problem as problem:
         messages.error(request, f"Nothing is decided. {problem.detail}")
-    return HttpResponseRedirect(reverse("admin:orchestration_interrupt_change", args=[object_id]))
+    return to_page(reverse("admin:orchestration_interrupt_change", args=[object_id]))
 
 
 def _may_decide(request: HttpRequest, object_id: str) -> bool:

@@ -261,7 +261,7 @@ class Playground {
   /** Somebody else may decide: then the thread goes on, and so does this page. */
   async watch(question, connection) {
     if (!question.decidedElsewhere) return;
-    const isShown = () => this.connection === connection && !this.running && this.questions.includes(question);
+    const isShown = () => this.connection === connection && this.questions.includes(question);
     const { baseUrl, headers } = connection;
     const runId = await question.decidedElsewhere({ baseUrl, headers, isShown });
     if (runId && isShown()) this.openThread(connection.threadId, this.agent()?.slug);
