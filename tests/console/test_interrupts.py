@@ -152,7 +152,7 @@ def test_what_has_expired_is_not_decided_any_more(tool: str):
     assert str(question.pk) not in client_of(user).get(QUESTIONS, {"status": "open"}).content.decode()
     decided(question, "approve", user)
     question.refresh_from_db()
-    assert question.decided_at is None
+    assert question.decision is None
 
 
 def test_who_is_to_decide_sees_the_arguments_and_others_only_if_they_may_read_conversations(question: Interrupt):
