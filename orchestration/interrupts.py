@@ -423,10 +423,15 @@ def _decision(interrupt: OpenInterrupt, entry: ResumeEntry | None, by: Actor, no
 def decided(
     interrupt: OpenInterrupt, answer: Answer, *, by: str, at: datetime | None, is_withdrawn: bool = False
 ) -> Decision:
-    """The decision that this answer is. Edited arguments are bound anew; whether they can be used is not judged here."""
+    """The decision that this answer is. Edited arguments are bound anew; whether they can be used is not judged here.
+
+    Raises Problem `invalid_input` for other arguments of a call that may have taken effect with those it had.
+    """
+    if answer.edited is not None and interrupt.kind is QuestionKind.REPEAT:
+        raise Problem("invalid_input", "A call that was cut off is made again as it was.", field="editedArgs")
     verdict = Verdict.APPROVED if answer.approved else Verdict.WITHDRAWN if is_withdrawn else Verdict.DENIED
     call, binding, original = interrupt.call, interrupt.binding, interrupt.original
-    edited = answer.arguments() if interrupt.kind is QuestionKind.APPROVAL else None
+    edited = answer.arguments()
     is_edited = edited is not None and _digest(edited) != _digest(call.arguments)
     if is_edited and edited is not None:
         original = call.arguments if original is None else original

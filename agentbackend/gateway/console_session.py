@@ -83,5 +83,6 @@ async def console_actor(user: AbstractUser | AnonymousUser) -> Actor:
         id=caller_id(user),
         kind="console",
         role="admin" if user.is_superuser else "user",
+        email=user.email,
         authenticated_by="console_session",
     )

@@ -188,3 +188,13 @@ def test_a_role_decides_where_the_tool_names_it(role: str, approver_role: str, d
     roles = {"head": frozenset({"lead"}), "lead": frozenset[str](), "user": frozenset[str]()}
     assert may_decide_by_role(Actor(id="a"), Actor(id="b", role=role), decider, approver_role, roles) is allowed
     assert not may_decide_by_role(Actor(id="a"), Actor(id="b", role="lead", tenant="x"), decider, approver_role, roles)
+
+
+def test_a_call_that_was_cut_off_is_made_again_as_it_was_or_not_at_all() -> None:
+    repeat = replace(FIRST, kind=QuestionKind.REPEAT)
+    with pytest.raises(Problem) as refused:
+        decide([repeat], [answer("a", editedArgs={"sum": 2})])
+    assert (refused.value.code, refused.value.field) == ("invalid_input", "editedArgs")
+    [declined] = decide([repeat], [answer("a", approved=False)])
+    assert declined.declined is not None
+    assert "not known whether it took effect" in declined.declined.content
