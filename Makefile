@@ -1,6 +1,7 @@
 # What one types here. Needs Python 3.11 or newer and nothing else; the rest is installed into .venv.
 #   PORT=, A2A_MOCK_PORT=   where `make run` listens (8000, 8001)
 #   TESTS=                  what `make test` runs (all)
+#   WORKERS=                how many processes run the tests, each with a database and services of its own (2; 0: this one alone)
 #   PYTHON=                 the Python that makes .venv
 
 .DEFAULT_GOAL := help
@@ -11,6 +12,7 @@ find_python = for python in $(PYTHON) python3.11 python3.12 python3.13 python3.1
 	if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
 	then echo "$$python"; break; fi; done
 TESTS ?= tests
+WORKERS ?= 2
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +23,7 @@ run: runtime ## the service on http://localhost:8000 (PORT=), with a database, k
 	@DJANGO_DEBUG=true exec .venv/bin/python manage.py serve
 
 test: development ## all tests (TESTS= for some of them)
-	@.venv/bin/python -m pytest $(TESTS)
+	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 # `check` and `makemigrations` look at the code only: a key for the moment will do.
 check: development ## what must hold before a change goes in: lint, format, types, imports, migrations

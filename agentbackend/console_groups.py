@@ -39,6 +39,7 @@ _SEES_RUNNING = (
     | _permissions("tools", "remoteserver", "view")
     | _permissions("tools", "remotetool", "view")
     | _permissions("tools", "storedcredential", "view")
+    | _permissions("tools", "guardrailpolicy", "view")
 )
 
 GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
@@ -51,6 +52,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "denyrule", *_EVERY)
     | _permissions("tools", "argumentrule", *_EVERY)
     | _permissions("tools", "storedcredential", *_EVERY)
+    | _permissions("tools", "guardrailpolicy", "add", "change", "view")
     | _permissions("tools", "remoteserver", *_EVERY)
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentbackend.streaming_server import StreamingServer  # isort:skip - chooses the event loop before daphne does
 from daphne.endpoints import build_endpoint_description_strings
+from django.conf import settings
 from twisted.internet import reactor
 
 from agentbackend.asgi import application
@@ -17,6 +18,8 @@ from agentbackend.service import service
 logger = logging.getLogger(__name__)
 
 _LAST_WORDS_SECONDS = 2.0
+_CLOSING_SECONDS = 15.0
+"""What closing everything may take after the grace period; then the process ends all the same: its runs are claimed by others."""
 
 
 class ListenError(Exception):
@@ -68,8 +71,12 @@ class Serving:
 
     async def _drain(self) -> None:
         try:
-            await service.stop()
-            await self._last_words()
+            async with asyncio.timeout(settings.SHUTDOWN_GRACE_SECONDS + _CLOSING_SECONDS):
+                await service.stop()
+                await self._last_words()
+        except TimeoutError:
+            waiting = sorted(task.get_name() for task in asyncio.all_tasks() if task is not self._drain_task)
+            logger.error("the shut-down takes too long and is broken off", extra={"tasks": waiting[:50]})
         except Exception:
             logger.exception("the shut-down was not clean")
         finally:

@@ -45,6 +45,10 @@ TOOL_CALLED: Final = "tool.called"
 TOOL_FAILED: Final = "tool.failed"
 TOOL_APPROVAL_ASKED: Final = "tool.approval_asked"
 
+# what a guardrail policy found
+GUARDRAIL_VIOLATION: Final = "guardrail.violation"
+GUARDRAIL_FOUND: Final = "guardrail.found"
+
 # a task that is handed to another agent
 DELEGATION_ALLOWED: Final = "delegation.allowed"
 DELEGATION_DENIED: Final = "delegation.denied"
@@ -64,6 +68,7 @@ REMOTE_TOOL_IMPORTED: Final = "remote_tool.imported"
 REMOTE_TOOL_QUARANTINED: Final = "remote_tool.quarantined"
 REMOTE_TOOL_ACCEPTED: Final = "remote_tool.accepted"
 REMOTE_TOOL_KEPT: Final = "remote_tool.kept"
+GUARDRAIL_CHANGED: Final = "guardrail.changed"
 CREDENTIAL_SET: Final = "credential.set"
 CREDENTIAL_REMOVED: Final = "credential.removed"
 CREDENTIAL_ROTATED: Final = "credential.rotated"

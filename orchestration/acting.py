@@ -126,7 +126,7 @@ class ToolCalls:
         self, call: ToolCall, kind: QuestionKind, decision: Decision | None, request: ApprovalRequest | None = None
     ) -> Question:
         """A question about this call as the registry has its tool now, unless the door has said what it asks for."""
-        found = request or await request_for(call, self.record.task.actor)
+        found = request or await request_for(call, self.record.task.actor, guardrails=self.record.task.agent.guardrails)
         original = decision.original if decision else None
         return ask_about(call, kind, found, default_seconds=self.approval_seconds, original=original)
 
@@ -154,6 +154,7 @@ class ToolCalls:
             request_id=task.request_id,
             trace_id=task.trace_id,
             approval=approval,
+            guardrails=task.agent.guardrails,
         )
 
 

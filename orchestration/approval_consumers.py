@@ -61,6 +61,7 @@ class ApprovalConsumer(RunConsumer):
             asked,
             given,
             tools=agent.tools if agent else None,
+            guardrails=agent.guardrails if agent else None,
             request_id=self.scope.get("request_id", ""),
         )
         await self.engine.carry_out_decisions(asked.thread_id)

@@ -230,6 +230,7 @@ async def decide_asked(
     answer: Answer,
     *,
     tools: frozenset[str] | None,
+    guardrails: frozenset[str] | None,
     request_id: str,
 ) -> None:
     """Store the caller's answer and record it, or raise Problem: `already_decided`, `approval_expired`,
@@ -245,7 +246,7 @@ async def decide_asked(
     decision = decided(
         asked.question, answer, by=caller.id, at=datetime.now(UTC), is_withdrawn=is_withdrawn and not answer.approved
     )
-    await require_usable(decision, asked.asker, tools=tools, field="editedArgs")
+    await require_usable(decision, asked.asker, tools=tools, guardrails=guardrails, field="editedArgs")
     ids = common_ids(asked.run_id, asked.thread_id, request_id)
     record = decided_entry(decision, actor=caller, asker_id=asked.asker.id, **ids)
     async with database.connection() as connection:
@@ -281,11 +282,13 @@ async def _store(connection: Connection, decision: Decision, answer: Answer, rec
     return True
 
 
-async def require_usable(decision: Decision, asker: Actor, *, tools: frozenset[str] | None, field: str) -> None:
+async def require_usable(
+    decision: Decision, asker: Actor, *, tools: frozenset[str] | None, guardrails: frozenset[str] | None, field: str
+) -> None:
     """Raise Problem `invalid_input` when the arguments that a person edited would be refused to the asker all the same."""
     if not decision.is_edited_now:
         return
-    refusal = await refused_before_approval(decision.call, asker, allowed_tools=tools)
+    refusal = await refused_before_approval(decision.call, asker, allowed_tools=tools, guardrails=guardrails)
     if refusal is not None:
         raise Problem("invalid_input", f"A call with these arguments cannot be made. {refusal.message}", field=field)
 

@@ -105,7 +105,8 @@ def require_usable_edit(interrupt_id: Any, answer: Answer) -> None:
         tools = frozenset(question.run.agent.tools) or None
         if not connection.in_atomic_block:
             connection.close()  # none is held meanwhile; Django opens another one when it needs it
-        async_to_sync(require_usable)(decision, asker, tools=tools, field="editedArgs")
+        guardrails = frozenset(question.run.agent.guardrails)
+        async_to_sync(require_usable)(decision, asker, tools=tools, guardrails=guardrails, field="editedArgs")
         return
     tool = Tool.objects.select_related("current_version").filter(name=decision.call.name).first()
     judged = explain(tool, asker.role, orjson.loads(decision.call.arguments)) if tool else None

@@ -34,6 +34,7 @@ WATCHED_SECONDS = 30.0
 """How long others believe it."""
 RETRY_SECONDS = 1.0
 SEND_SECONDS = 1.0
+_CANCEL_AGAIN_SECONDS = 0.5
 MAX_RUNS = 5000
 """More runs than this are not named in one message; the poll finds the rest."""
 
@@ -100,9 +101,11 @@ class Doorbell:
         tasks, self._tasks = self._tasks, []
         if self._layer is None or not tasks:
             return
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting = set(tasks)
+        while waiting:  # a client of the layer's backend may take a cancellation for a failed connection and go on
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_SECONDS)
         if self._due.is_set() and not self._is_down:
             await self._send(self._layer)
 

@@ -8,22 +8,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import django
 import psycopg
 import pytest
+from django.conf import settings
+from django.core.management import call_command
+from pytest_django.plugin import DjangoDbBlocker
 
-from tests.environment import prepare_environment
-
-prepare_environment()  # before anything reads Django's settings
-
-import django  # noqa: E402
-from django.conf import settings  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from pytest_django.plugin import DjangoDbBlocker  # noqa: E402
-
-from agentbackend.embedded_postgres.cluster import Cluster  # noqa: E402
-from agentbackend.embedded_postgres.location import SUPERUSER, default_location  # noqa: E402
-from agentbackend.foundation.database import Database, database  # noqa: E402
-from tests.running_service import RunningService, ServiceFactory  # noqa: E402
+from agentbackend.embedded_postgres.cluster import Cluster
+from agentbackend.embedded_postgres.location import SUPERUSER, default_location
+from agentbackend.foundation.database import Database, database
+from tests.running_service import RunningService, ServiceFactory
 
 django.setup()
 

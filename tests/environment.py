@@ -1,4 +1,7 @@
-"""The environment that all tests run in: set before Django's settings are read."""
+"""The environment that all tests run in: a plugin (`-p tests.environment`), so that it is set before Django's settings are read.
+
+Each process that runs tests has one of its own: a data folder, keys, and so a database and services.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _UNSET = (
 _PREFIX = "agentbackend-tests-"
 
 
-def prepare_environment() -> None:
+def _prepare() -> None:
     """Point every setting at throw-away things; keys are new for each session."""
     os.environ.update(
         DJANGO_SETTINGS_MODULE="agentbackend.settings",
@@ -49,12 +52,19 @@ def _throw_away_folder() -> Path:
     """A folder for this session, locked while it lives; folders whose owner was killed are removed."""
     for stale in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         _remove_when_unused(stale)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder = _locked_folder()
+    while not folder.is_dir():  # another session took it for a stale one before it was locked
+        folder = _locked_folder()
     folder.chmod(0o755)  # the server may run as another user
-    lock = os.open(folder / "session.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_SH)
     owner = os.getpid()
     atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
+
+
+def _locked_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = os.open(folder / "session.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_SH)
     return folder
 
 
@@ -82,3 +92,6 @@ def _stop_servers(folder: Path) -> None:
             if str(home) in Path(f"/proc/{pid}/cmdline").read_text():  # else the number is another program's by now
                 os.kill(pid, signal.SIGQUIT)
         shutil.rmtree(socket_directory(home.resolve()), ignore_errors=True)
+
+
+_prepare()

@@ -45,6 +45,8 @@ class ToolOutcome(StrEnum):
     RATE_LIMITED = "rate_limited"
     TIMED_OUT = "timed_out"
     FAILED = "failed"
+    WITHHELD = "withheld"
+    """It was made, and a guardrail policy withholds what came of it."""
 
 
 class SideEffects(StrEnum):
@@ -98,7 +100,8 @@ class CallContext:
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
     (the console). `approval`: a person's yes, which the door holds against the call. `allow_disabled`: a tool that is switched off may
-    be called all the same, which only a console test may. `progress` is told how far a long call is.
+    be called all the same, which only a console test may. `progress` is told how far a long call is. `guardrails`: the policies that the
+    agent names; those that apply everywhere always do.
     """
 
     actor: Actor
@@ -112,13 +115,15 @@ class CallContext:
     approval: Approval | None = None
     allow_disabled: bool = False
     progress: ProgressListener | None = None
+    guardrails: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text.
 
-    `details["approval"]` of a call that NEEDS_APPROVAL is the `ApprovalRequest`: what a person has to say yes to.
+    `policy_version`: of the guardrail policy that refused the call or withholds its result. `details["guardrails"]`: what policies found,
+    masked. `details["approval"]` of a call that NEEDS_APPROVAL is the `ApprovalRequest`: what a person has to say yes to.
     """
 
     outcome: ToolOutcome
@@ -131,6 +136,7 @@ class ToolResult:
     truncated: bool = False
     cached: bool = False
     retry_after_seconds: float = 0.0
+    policy_version: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,6 +2,7 @@
 
 import html
 import re
+from itertools import count
 from uuid import UUID, uuid4
 
 import pytest
@@ -81,7 +82,7 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", SEARCHES, ids=count())
 def test_every_search_is_answered_from_an_index_with_few_queries(search):
     client, _ = signed_in("view_auditevent")
     client.get(LIST)  # what is read once a process (content types) is read now

@@ -1,6 +1,7 @@
 """The search language: what is found, and what a person is told who made a mistake."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from uuid import uuid4
 
 import pytest
@@ -62,6 +63,7 @@ TODAY = datetime.now(UTC).date()
         ("ACTION:run.started", ["run.started"]),
         ("role_required outcome:success", []),
     ],
+    ids=count(),
 )
 def test_a_search_finds(search, actions):
     assert found(search) == actions

@@ -6,17 +6,15 @@ Names: a tool's, role's, server's or credential's own; of a rule `tool/role`, wi
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from django.core.exceptions import ValidationError
 from django.db import models
 
 import audit
-from agentbackend.foundation.outbound import OutboundRefusedError
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
-from audit.redaction import is_secret_name
+from tools.addresses import address_problem
 from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
 from tools.documents.document import Spec, differences, register_kind
@@ -26,12 +24,10 @@ from tools.governance.explanations import inheritance
 from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
 from tools.json_values import same_json
 from tools.models import ArgumentRule, CallerRole, DenyRule, HandlerType, RemoteServer, Tool
-from tools.process import outbound_policy
 from tools.schemas import InvalidSchemaError, check_schema
 from tools.versions import Definition, check_fields, publish_version, retire_tool, switch_tool
 
 ANY = "*"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _DEFINITION: dict[str, tuple[type, Any]] = {
     "title": (str, ...),
@@ -88,9 +84,11 @@ class ToolKind:
         return completed(spec, self.fields, nullable=frozenset({"output_schema"}))
 
     def check(self, name: str, spec: Spec) -> None:
-        """As the form does."""
+        """As the form does; but what is only switched off need not fit the rules of today."""
         _validate(Tool(name=name, owner=spec["owner"], tags=spec["tags"]), unique=False)
-        check_fields(definition_of(spec))
+        definition = definition_of(spec)
+        if spec["enabled"] or not self._serves(name, definition):
+            check_fields(definition)
 
     def write(self, name: str, spec: Spec, *, by: Actor, note: str) -> None:
         """A new version where the definition changes; switched on or off as it says."""
@@ -110,6 +108,13 @@ class ToolKind:
         if served is None or not same_json(served.as_dict(), definition.as_dict()):
             publish_version(tool, definition, by=by, note=note)
         switch_tool(tool, enabled=spec["enabled"], by=by, note=note)
+
+    @staticmethod
+    def _serves(name: str, definition: Definition) -> bool:
+        tool = Tool.objects.select_related("current_version").filter(name=name).first()
+        if tool is None or tool.current_version is None:
+            return False
+        return same_json(Definition.of(tool.current_version).as_dict(), definition.as_dict())
 
     def delete(self, name: str, *, by: Actor, note: str) -> None:
         """Tools are named by runs and the audit trail, so they are switched off and stay."""
@@ -289,10 +294,8 @@ class RemoteServerKind:
         """An address without a password in it, and none that is written as a private one; where a name leads is found out later."""
         _validate(RemoteServer(name=name, **spec), unique=False)
         problems: dict[str, list[str]] = {}
-        if not is_plain_address(spec["url"]):
-            problems["url"] = ["An address with http:// or https:// and a host, without a login in it."]
-        elif refusal := _refused_address(spec["url"]):
-            problems["url"] = [refusal]
+        if found := address_problem(spec["url"]):
+            problems["url"] = [found]
         if spec["credential"] and name_problem(spec["credential"]):
             problems["credential"] = [name_problem(spec["credential"])]
         is_own_header = spec["credential_placement"] == RemoteServer.Placement.HEADER
@@ -314,29 +317,6 @@ class RemoteServerKind:
             raise ValidationError(f"These tools of it are switched on: {', '.join(used)}.")
         server = RemoteServer.objects.get(name=name)
         _delete(actions.REMOTE_SERVER_CHANGED, server, name, self.read(name), by, note)
-
-
-def _refused_address(url: str) -> str:
-    """Why requests may not go to this address; where a name leads is found out when it is asked."""
-    parts = urlsplit(url)
-    if parts.fragment:
-        return "An address of a server has no fragment (#)."
-    if any(is_secret_name(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
-        return "A secret does not belong into the address, which is shown: make it a credential."
-    try:
-        outbound_policy().check_written_host(parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
-    except OutboundRefusedError as error:
-        return f"{str(error)[0].upper()}{str(error)[1:]}; OUTBOUND_ALLOWED_HOSTS can allow it."
-    return ""
-
-
-def is_plain_address(url: str) -> bool:
-    """Whether this is an http(s) address that names a host and carries no login."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and parts.port != 0
-    except ValueError:
-        return False
 
 
 def definition_of(spec: Spec) -> Definition:

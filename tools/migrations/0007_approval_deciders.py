@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tools', '0004_count_more_changes'),
+        ('tools', '0005_guardrails'),
     ]
 
     operations = [
