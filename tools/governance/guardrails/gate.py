@@ -6,13 +6,15 @@ text, and text leaves only up to where everything is certain. A whole text is ch
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from tools.governance.guardrails.matches import Match, Tail, in_order
 from tools.governance.guardrails.normal_form import PLAIN, folded_form, is_boundary
 from tools.governance.guardrails.policy import Action, Finding
-from tools.governance.guardrails.rules import StageRules
+from tools.governance.guardrails.rules import RUN, StageRules
 from tools.governance.guardrails.tokens import ADDRESS_TAIL, KEY_BLOCK_END, LONGEST_KEY_BLOCK_END, TOKEN_TAIL
+from tools.governance.guardrails.words import HELD_RUN
 
 MAX_FINDINGS: Final = 100  # what more a text holds is treated alike, but not listed
 MAX_INVISIBLE: Final = 32  # invisible characters in a row that leave; the rest of such a run is dropped
@@ -20,6 +22,11 @@ MAX_BLANKS: Final = 500  # white space in a row, likewise
 _CONTEXT: Final = 2  # plain characters kept from before the window
 _QUIET: Final = 32  # while no more is held, a piece of a word waits for the rest of it
 _BLANK: Final = (" ", "\n")
+# Printable characters whose plain form is one character: ASCII, Latin, Greek, Cyrillic, Arabic, Han, Kana, their punctuation.
+_ONE_FOR_ONE: Final = re.compile(
+    "[ -~\u00c0-\u00de\u00e0-\u0131\u0134-\u013e\u0141-\u0148\u014a-\u017f\u0391-\u03a1\u03a3-\u03c9\u0400-\u0481\u0621-\u063a\u0641-\u064a"
+    "\u2010-\u2015\u2018-\u201f\u3001-\u3003\u3008-\u3011\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uff01-\uff5e]+"
+)
 _PLACEHOLDERS: Final = {
     "email": "[e-mail]", "phone": "[phone number]", "card": "[card number]", "iban": "[IBAN]", "api_key": "[API key]",
     "private_key": "[private key]",
@@ -37,6 +44,7 @@ class OutputGate:
         self.findings: list[Finding] = []
         self._rules = rules
         self._streamed = streamed
+        self._is_quick = rules.is_quick
         self._taken = 0
         self._cut_at = min((most for most, rule in rules.lengths if rule.blocks), default=None)
         # The window: `_plain` from `_base` on, of which all before `_at` has left; `_original` begins at `_at`, and `_starts` says
@@ -71,8 +79,8 @@ class OutputGate:
         if self._cut_at is not None and self._taken > self._cut_at:
             return self._too_long(delta[: len(delta) - (self._taken - self._cut_at)])
         self._take(delta)
-        if len(self._plain) <= _QUIET and delta.isalnum() and delta.isascii():
-            return ""
+        if self._starts is None and not self._removing and self._is_quick and self._plain.isascii():
+            return self._advance_quickly(delta)
         return self._advance(final=False)
 
     def end(self) -> str:
@@ -111,20 +119,19 @@ class OutputGate:
         return left
 
     def _take(self, delta: str) -> None:
-        """Add to the window. ASCII without runs of white space is its own plain form."""
-        if (
-            delta.isascii()
-            and delta.isprintable()
-            and "  " not in delta
-            and not (delta[0] == " " and self._plain[-1:] in _BLANK)
-        ):
-            if self._starts is not None:
-                self._starts.extend(range(len(self._original), len(self._original) + len(delta)))
-            self._original += delta
-            self._plain += delta
-            self._invisible = self._blanks = 0
+        """Add to the window. Text without runs of white space, of characters that have one plain one each, needs no map."""
+        is_ascii = delta.isascii()
+        if not (delta.isprintable() if is_ascii else _ONE_FOR_ONE.fullmatch(delta)) or "  " in delta:
+            self._take_slowly(delta)
             return
-        self._take_slowly(delta)
+        if delta[0] == " " and self._plain[-1:] in _BLANK:
+            self._take_slowly(delta)
+            return
+        if self._starts is not None:
+            self._starts.extend(range(len(self._original), len(self._original) + len(delta)))
+        self._original += delta
+        self._plain += delta if is_ascii else delta.translate(PLAIN)
+        self._invisible = self._blanks = 0
 
     def _take_slowly(self, delta: str) -> None:
         starts = self._starts if self._starts is not None else list(range(len(self._original)))
@@ -165,6 +172,27 @@ class OutputGate:
         else:
             self._invisible += 1
         return self._streamed and (self._blanks > MAX_BLANKS or self._invisible > MAX_INVISIBLE)
+
+    def _advance_quickly(self, delta: str) -> str:
+        """As `_advance`, for the common case: plain text in which nothing is found."""
+        plain, at = self._plain, self._at
+        size = len(plain)
+        if size <= _QUIET and delta.isalnum():
+            return ""
+        if not plain.isprintable() or not self._rules.is_harmless(plain, at):
+            return self._advance(final=False)
+        limit = max(len(plain.rstrip(RUN)), size - HELD_RUN)
+        if limit <= at:
+            return ""
+        text = self._original[: limit - at]
+        self._original = self._original[limit - at :]
+        cut = max(limit - _CONTEXT, 0)
+        self._plain = plain[cut:]
+        self._base += cut
+        self._at = self._position = limit - cut
+        self._gone += limit - at
+        self._removed_last = False
+        return text
 
     def _advance(self, *, final: bool) -> str:
         plain, first = self._plain, self._at

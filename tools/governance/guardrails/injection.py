@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - patterns and their texts stand on one line each
 """Signs that a tool's result or another agent's answer tries to give orders: rules with points, found when they come to enough.
 
 Looked for in whole texts only, since single signs occur in ordinary documents. Found is what brought the points.

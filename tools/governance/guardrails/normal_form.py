@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - characters that look alike are what this is about
 """The normal form in which text is compared, so that tricks with Unicode do not get past a rule.
 
 Every character is brought into its form alone, whatever stands beside it (compatibility decomposition without marks). So the form of
@@ -89,9 +90,9 @@ def is_boundary(plain: str, index: int) -> bool:
     return after != 3 and (before > 1 or after > 1)
 
 
-def word_start(plain: str, index: int, reach: int = WORD_REACH) -> int:
-    """The beginning of the word that `index` stands in, or `index` when that is further back than `reach`."""
-    for start in range(index, max(index - reach, 0) - 1, -1):
+def word_start(plain: str, index: int, first: int, reach: int = WORD_REACH) -> int:
+    """The beginning of the word that `index` stands in, from `first` on; `index` itself when it is further back than `reach`."""
+    for start in range(index, max(index - reach, first) - 1, -1):
         if is_boundary(plain, start):
             return start
     return index

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables
 """Phone numbers, card numbers and IBANs: by form, by number of digits, and by their check digits.
 
 Whether something begins at a place depends on the one character before it and on `NUMBER_REACH` characters from there on, never on
@@ -14,8 +15,8 @@ from tools.governance.guardrails.normal_form import KINDS, SPACED_WORD
 
 NUMBER_REACH: Final = 48
 
-_START: Final = re.compile(rf"(?<!{SPACED_WORD})(?=(?:\+ ?\(?|\()?[0-9])")
-_OPENING: Final = re.compile(r"\+ ?\(?|\(")
+_START: Final = re.compile(rf"(?<!{SPACED_WORD})(?=(?:\+\(?|\()?[0-9])")
+_OPENING: Final = re.compile(r"\+\(?|\(")
 _GROUP: Final = re.compile(r"([ ./()-]{1,3})?([0-9]+)")
 _BACKWARDS: Final = re.compile(r"[0-9 ./()+-]*")
 _UNFINISHED: Final = re.compile(rf"(?<!{SPACED_WORD})[0-9(+]")

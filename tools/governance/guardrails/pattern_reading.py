@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import re2
 
-from tools.governance.guardrails.normal_form import PLAIN, plain_form
+from tools.governance.guardrails.normal_form import MAX_WINDOW, PLAIN, plain_form
 
 UNBOUNDED: Final = 1 << 30
 
@@ -38,12 +38,22 @@ class Pattern:
 
     def __init__(self, written: str) -> None:
         self.written = written
-        self._tree = _parsed(written)
+        _parsed(written)
         self.text = _in_plain_form(written)
         self.compiled = compiled_pattern(self.text)
         if self.compiled.search("") is not None:
             raise PatternError("It matches the empty text, so it would match everywhere.")
         self.longest = min(_longest(_parsed(self.text)), UNBOUNDED)
+
+    def check_streamed(self) -> None:
+        """Raises PatternError when streamed text cannot be held back for it."""
+        if self.longest > MAX_WINDOW:
+            length = "without a bound" if self.longest >= UNBOUNDED else f"of {self.longest} characters"
+            raise PatternError(
+                f"A match may be {length}, and streamed output is held back by {MAX_WINDOW} characters at most: "
+                "bound its repetitions, or let it hold whole sentences."
+            )
+        compiled_pattern(rf"(?:{self.beginnings()})\z")
 
     def beginnings(self) -> str:
         """A pattern for every beginning of a match, the empty one and whole matches among them."""

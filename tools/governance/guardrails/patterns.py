@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tools.governance.guardrails.matches import Match, Rule, Tail, match_of
 from tools.governance.guardrails.normal_form import MAX_WINDOW, WORD_REACH, word_start
-from tools.governance.guardrails.pattern_reading import Pattern, PatternError, compiled_pattern
+from tools.governance.guardrails.pattern_reading import Pattern, compiled_pattern
 
 MAX_SENTENCE: Final = 2000
 
@@ -33,14 +33,20 @@ class Patterns:
         if not self._short:
             return
         longest = max(pattern.longest for _, pattern in self._short)
-        if streamed and longest > MAX_WINDOW:
-            raise PatternError(f"A match may be longer than {MAX_WINDOW} characters.")
+        if streamed:
+            for _, pattern in self._short:
+                pattern.check_streamed()
         self._reach = min(WORD_REACH, max(0, MAX_WINDOW - longest)) if streamed else WORD_REACH
         self._any_short = compiled_pattern("|".join(f"(?:{pattern.text})" for _, pattern in self._short), checked=False)
         if streamed:
             self._open = compiled_pattern(
                 "(?:" + "|".join(f"(?:{pattern.beginnings()})" for _, pattern in self._short) + r")\z", checked=False
             )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no patterns."""
+        return not self._short and not self._long
 
     @property
     def hold_sentences(self) -> bool:
@@ -57,14 +63,14 @@ class Patterns:
         earliest = len(plain)
         if not final and self._open is not None:
             tail = max(first, len(plain) - MAX_WINDOW)
-            earliest = word_start(plain, self._open.search(plain, tail).start(), self._reach)
+            earliest = word_start(plain, self._open.search(plain, tail).start(), first, self._reach)
         if self._any_short.search(plain, first) is None:
             return earliest
         for place, (rule, pattern) in enumerate(self._short):
             for found in pattern.compiled.finditer(plain, max(first, resume.get(place, 0) - base)):
                 start, end = found.span()
                 if end > start:
-                    into.append(Match(word_start(plain, start, self._reach), end, Tail.WORD, rule, place))
+                    into.append(Match(word_start(plain, start, first, self._reach), end, Tail.WORD, rule, place))
         return earliest
 
     def find_in_sentences(self, plain: str, first: int, *, final: bool, into: list[Match]) -> int:
@@ -81,7 +87,7 @@ class Patterns:
             for rule, pattern in self._long:
                 for found in pattern.compiled.finditer(sentence):
                     if found.end() > found.start():
-                        begins = word_start(sentence, found.start())
+                        begins = word_start(sentence, found.start(), 0)
                         into.append(match_of(rule, start + begins, start + found.end(), Tail.WORD))
             start = end
         return start

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from tools.governance.guardrails.normal_form import MAX_WINDOW, WORD_REACH, keyword_form
+from tools.governance.guardrails.pattern_reading import PatternError, read_pattern
+
+MAX_KEYWORDS: Final = 5000
+MAX_PATTERNS: Final = 100
+LONGEST_TEXT: Final = 500  # characters of one keyword or pattern
+MAX_CHARACTERS: Final = 10_000_000
 PII_CLASSES: Final = ("email", "phone", "card", "iban", "api_key", "private_key")
 DEFAULT_MESSAGE: Final = "I cannot go on with this: a rule of this service does not allow it."
 
@@ -111,4 +118,107 @@ def check_settings(
     kind: PolicyKind, stages: Set[Stage], action: Action, settings: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """The problems of a policy by field (`stages`, `action`, or a key of the settings); empty when it can be used."""
-    return {}
+    problems: dict[str, list[str]] = {}
+    if not stages:
+        problems.setdefault("stages", []).append("Choose at least one place where it is checked.")
+    if Stage.OUTPUT in stages and action is Action.ASK:
+        problems.setdefault("action", []).append("What a model said cannot wait for a person: block, redact or warn.")
+    if kind is PolicyKind.INJECTION and Stage.OUTPUT in stages:
+        problems.setdefault("stages", []).append(
+            "Injection markers are looked for in what comes in, as a whole: not in streamed output."
+        )
+    if kind in (PolicyKind.LENGTH, PolicyKind.MODEL) and action is Action.REDACT:
+        problems.setdefault("action", []).append("There is no place in the text to redact: block, warn or ask.")
+    check = _CHECKS.get(kind)
+    if check is not None:
+        check(settings, Stage.OUTPUT in stages, problems)
+    unknown = set(settings) - _SETTINGS[kind] if kind in _SETTINGS else set()
+    for name in sorted(unknown):
+        problems.setdefault(name, []).append("There is no such setting for this kind of policy.")
+    return problems
+
+
+def _check_keywords(settings: Mapping[str, Any], on_output: bool, problems: dict[str, list[str]]) -> None:
+    anywhere = settings.get("match", "word") == "anywhere"
+    if settings.get("match", "word") not in ("word", "anywhere"):
+        problems.setdefault("match", []).append("It is `word` or `anywhere`.")
+    longest = MAX_WINDOW if not anywhere else MAX_WINDOW - WORD_REACH
+    for keyword in _texts(settings, "keywords", MAX_KEYWORDS, problems):
+        form = keyword_form(keyword)
+        if not form:
+            problems["keywords"].append(f"{_shown(keyword)}: nothing of it is visible.")
+        elif on_output and len(form) > longest:
+            where = "where it may stand within a word" if anywhere else "on output"
+            problems["keywords"].append(f"{_shown(keyword)} has more than {longest} characters, too many {where}.")
+        elif len(form) > LONGEST_TEXT:
+            problems["keywords"].append(f"{_shown(keyword)} has more than {LONGEST_TEXT} characters.")
+    _drop_empty(problems, "keywords")
+
+
+def _check_patterns(settings: Mapping[str, Any], on_output: bool, problems: dict[str, list[str]]) -> None:
+    whole = settings.get("whole_sentences", False)
+    if not isinstance(whole, bool):
+        problems.setdefault("whole_sentences", []).append("It is true or false.")
+    for written in _texts(settings, "patterns", MAX_PATTERNS, problems):
+        if len(written) > LONGEST_TEXT:
+            problems["patterns"].append(f"{_shown(written)} has more than {LONGEST_TEXT} characters.")
+            continue
+        try:
+            pattern = read_pattern(written)
+            if on_output and not whole:
+                pattern.check_streamed()
+        except PatternError as error:
+            problems["patterns"].append(f"{_shown(written)}: {error}")
+    _drop_empty(problems, "patterns")
+
+
+def _check_classes(settings: Mapping[str, Any], on_output: bool, problems: dict[str, list[str]]) -> None:
+    for name in _texts(settings, "classes", len(PII_CLASSES), problems):
+        if name not in PII_CLASSES:
+            problems["classes"].append(f"{_shown(name)} is none of {', '.join(PII_CLASSES)}.")
+    _drop_empty(problems, "classes")
+
+
+def _check_length(settings: Mapping[str, Any], on_output: bool, problems: dict[str, list[str]]) -> None:
+    most = settings.get("max_characters")
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_CHARACTERS:
+        problems.setdefault("max_characters", []).append(f"It is a whole number from 1 to {MAX_CHARACTERS}.")
+
+
+def _texts(settings: Mapping[str, Any], name: str, most: int, problems: dict[str, list[str]]) -> list[str]:
+    """The texts of a setting as far as they are; makes room for problems with single ones."""
+    found = problems.setdefault(name, [])
+    value = settings.get(name)
+    if not isinstance(value, list | tuple) or not value:
+        found.append("Give at least one.")
+        return []
+    if len(value) > most:
+        found.append(f"There are {len(value)}, at most {most} are allowed.")
+        return []
+    if not all(isinstance(text, str) and text.strip() for text in value):
+        found.append("Each must be a text that is not empty.")
+    return [text for text in value if isinstance(text, str) and text.strip()]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _drop_empty(problems: dict[str, list[str]], name: str) -> None:
+    if not problems[name]:
+        del problems[name]
+
+
+_CHECKS: Final = {
+    PolicyKind.KEYWORDS: _check_keywords,
+    PolicyKind.PATTERNS: _check_patterns,
+    PolicyKind.PII: _check_classes,
+    PolicyKind.LENGTH: _check_length,
+}
+_SETTINGS: Final = {
+    PolicyKind.KEYWORDS: {"keywords", "match"},
+    PolicyKind.PATTERNS: {"patterns", "whole_sentences"},
+    PolicyKind.PII: {"classes"},
+    PolicyKind.LENGTH: {"max_characters"},
+    PolicyKind.INJECTION: set[str](),
+}

@@ -25,9 +25,12 @@ from tools.governance.guardrails.patterns import Patterns
 from tools.governance.guardrails.policy import Policy, PolicyKind, Stage
 from tools.governance.guardrails.words import HELD_RUN, Words
 
-_RUN: Final = string.ascii_letters + string.digits + "_.%+@'(-"
+RUN: Final = string.ascii_letters + string.digits + "_.%+@'(-"
 _RUN_BACKWARDS: Final = re.compile(rf"(?:{SPACED_WORD}|[_.%+@'(-])*")
 _DIGIT: Final = re.compile("[0-9]")
+_DIGIT_OR_AT: Final = re.compile("[0-9@]")
+# Where an address, a number or an IBAN may be, in ASCII.
+_WORTH_A_LOOK: Final = re.compile("@|(?<![A-Za-z0-9])(?:[0-9]|[A-Za-z]{2}[0-9]{2})")
 
 
 class StageRules:
@@ -51,6 +54,16 @@ class StageRules:
         self._phones = self._by_class.get("phone", [])
         self._cards = self._by_class.get("card", [])
         self._numbers = [*self._ibans, *self._phones, *self._cards]
+        self._looks_closer = bool(self._numbers or self._addresses)
+        self.is_quick = stage is Stage.OUTPUT and self.patterns.is_empty
+
+    def is_harmless(self, plain: str, first: int) -> bool:
+        """Whether nothing can begin in a window of printable ASCII but in its last word; only where `is_quick`."""
+        if self.words.any_in(plain.lower()):
+            return False
+        if not self._looks_closer or _DIGIT_OR_AT.search(plain, first) is None:
+            return True
+        return _WORTH_A_LOOK.search(plain, first) is None
 
     def find(self, plain: str, folded: str, first: int, *, final: bool, into: list[Match]) -> int:
         """Everything but patterns and what is looked for in whole texts; returns where the earliest begins that is still open."""
@@ -71,7 +84,7 @@ class StageRules:
 
     def unfinished_run(self, plain: str, first: int) -> int:
         """Where the unfinished word at the end begins, or the run of what addresses and keys are made of."""
-        run = plain.rstrip(_RUN)
+        run = plain.rstrip(RUN)
         start = len(run)
         if start > first and run[-1] > "\x7f":
             backwards = _RUN_BACKWARDS.match(plain[max(first, len(plain) - HELD_RUN) :][::-1])

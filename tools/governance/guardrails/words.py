@@ -6,9 +6,9 @@ with its beginning (its *head*) only: where a head was found, a table of all beg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ahocorasick_rs import AhoCorasick, Implementation
 
@@ -38,7 +38,7 @@ class Words:
         self._word_beginnings: set[str] = set()
         self._anywhere_beginnings: set[str] = set()
         self._ordered: list[_Literal] = []
-        self._automaton: Any = None
+        self._find_all: Callable[[str, bool], list[tuple[int, int, int]]] | None = None
         self._reach = 0
 
     def add_keywords(self, rule: Rule, keywords: Iterable[str], *, anywhere: bool) -> None:
@@ -61,28 +61,43 @@ class Words:
         """Build the automaton, after everything was added."""
         self._ordered = list(self._literals.values())
         if self._literals:
-            self._automaton = AhoCorasick(list(self._literals), implementation=Implementation.ContiguousNFA)
+            automaton = AhoCorasick(list(self._literals), implementation=Implementation.ContiguousNFA)
+            self._find_all = automaton.find_matches_as_indexes
         longest = max((len(text) for text in self._anywhere_beginnings), default=0)
         longest = max(longest, max((len(t) for t, literal in self._literals.items() if literal.anywhere), default=0))
         self._reach = min(WORD_REACH, max(0, MAX_WINDOW - longest))
 
+    def any_in(self, folded: str) -> bool:
+        """Whether there is anything to judge."""
+        return self._find_all is not None and bool(self._find_all(folded, False))
+
     def find(self, plain: str, folded: str, first: int, *, final: bool, into: list[Match]) -> int:
         """Put the matches from `first` on into `into`; returns where the earliest begins that is still open."""
-        if self._automaton is None:
+        if self._find_all is None:
             return len(plain)
-        hits = self._automaton.find_matches_as_indexes(folded, True)
+        hits = self._find_all(folded, True)
         earliest = len(plain)
         for index, start, end in hits:
             if start >= first:
-                earliest = min(earliest, self._judge(self._ordered[index], plain, folded, start, end, final, into))
+                earliest = min(
+                    earliest, self._judge(self._ordered[index], plain, folded, first, start, end, final, into)
+                )
         return earliest
 
     def _judge(
-        self, literal: _Literal, plain: str, folded: str, start: int, end: int, final: bool, into: list[Match]
+        self,
+        literal: _Literal,
+        plain: str,
+        folded: str,
+        first: int,
+        start: int,
+        end: int,
+        final: bool,
+        into: list[Match],
     ) -> int:
         earliest = len(plain)
         if literal.anywhere or literal.head_of_anywhere:
-            begins = word_start(plain, start, self._reach)
+            begins = word_start(plain, start, first, self._reach)
             into.extend(match_of(rule, begins, end, Tail.WORD) for rule in literal.anywhere)
             if literal.head_of_anywhere and not final and folded[start:] in self._anywhere_beginnings:
                 earliest = begins
