@@ -17,12 +17,13 @@ from audit.entry import AuditEntry
 from orchestration import events as ev
 from orchestration.capabilities import Capabilities
 from orchestration.delegating import SubagentEvents
-from orchestration.interrupts import Question, QuestionKind, ask_about
+from orchestration.interrupts import Decision, Question, QuestionKind, ask_about
 from orchestration.lease import Lease
 from orchestration.model_turn import StreamedTurn
 from orchestration.run_record import RunRecord
 from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
-from tools.door import call_tool
+from tools.door import call_tool, request_for
+from tools.governance.approvals import Approval, ApprovalRequest
 
 tracer = trace.get_tracer("orchestration")
 
@@ -33,6 +34,8 @@ class ToolCalls:
 
     record: RunRecord
     lease: Lease
+    approval_seconds: int = 0
+    """How long a question waits where its tool does not say; 0: for ever."""
 
     async def carry_out_decisions(self, capabilities: Capabilities) -> list[Question]:
         """What was decided about calls that earlier runs had asked about; returns what must be asked again."""
@@ -44,7 +47,7 @@ class ToolCalls:
         known = task.resume.calls if task.resume else {}
         left = [d for d in decided if d.call.id not in known or known[d.call.id].message is None]
         return await self._side_by_side(
-            [self._call(d.call, capabilities, instead=d.declined, approved=d.approved) for d in left]
+            [self._call(d.call, capabilities, instead=d.declined, decision=d) for d in left]
         )
 
     def left_to_the_client(self, capabilities: Capabilities) -> list[str]:
@@ -97,10 +100,10 @@ class ToolCalls:
         capabilities: Capabilities,
         *,
         instead: ToolResult | None = None,
-        approved: bool = False,
+        decision: Decision | None = None,
     ) -> dict[str, Any] | Question:
         """One call: its result as a message, or the question whether it may be made. `instead`: it is not made, and this is told;
-        `approved`: a person has said yes to it."""
+        `decision`: what a person has said about it."""
         resume = self.record.task.resume
         known = resume.calls.get(call.id) if resume else None
         if known is not None and known.message is not None:
@@ -109,15 +112,23 @@ class ToolCalls:
             return known.message
         now_said = capabilities.side_effects.get(call.name)
         if known is not None and known.may_have_happened and SideEffects.UNSAFE in (known.side_effects, now_said):
-            return ask_about(call, QuestionKind.REPEAT)
+            return await self._ask(call, QuestionKind.REPEAT, decision)
         step = CallStep(self.record, self.lease, call, now_said or SideEffects.UNSAFE)
         if instead is None and step.is_delegation:
             return await self._delegated(call, step)
-        result = instead or await self._through_the_door(call, step, approved=approved)
+        result = instead or await self._through_the_door(call, step, decision.approval if decision else None)
         if result.outcome is ToolOutcome.NEEDS_APPROVAL:
             step.wait_for_a_person()
-            return ask_about(call, QuestionKind.APPROVAL)
-        return step.end(result)
+            return await self._ask(call, QuestionKind.APPROVAL, decision, result.details.get("approval"))
+        return step.end(decision.told(result) if decision else result)
+
+    async def _ask(
+        self, call: ToolCall, kind: QuestionKind, decision: Decision | None, request: ApprovalRequest | None = None
+    ) -> Question:
+        """A question about this call as the registry has its tool now, unless the door has said what it asks for."""
+        found = request or await request_for(call, self.record.task.actor, guardrails=self.record.task.agent.guardrails)
+        original = decision.original if decision else None
+        return ask_about(call, kind, found, default_seconds=self.approval_seconds, original=original)
 
     async def _delegated(self, call: ToolCall, step: CallStep) -> dict[str, Any]:
         """The task is handed to another agent, whose answer is the call's result."""
@@ -128,11 +139,11 @@ class ToolCalls:
         self.record.conversation.add(*subagent.messages())
         return message
 
-    async def _through_the_door(self, call: ToolCall, recorder: CallStep, *, approved: bool) -> ToolResult:
+    async def _through_the_door(self, call: ToolCall, recorder: CallStep, approval: Approval | None) -> ToolResult:
         with tracer.start_as_current_span("tool call", attributes={"gen_ai.tool.name": call.name[:64]}):
-            return await call_tool(call, self._context(recorder, approved=approved))
+            return await call_tool(call, self._context(recorder, approval))
 
-    def _context(self, recorder: CallStep, *, approved: bool = False) -> CallContext:
+    def _context(self, recorder: CallStep, approval: Approval | None = None) -> CallContext:
         task = self.record.task
         return CallContext(
             actor=task.actor,
@@ -143,7 +154,7 @@ class ToolCalls:
             request_id=task.request_id,
             trace_id=task.trace_id,
             agent=task.agent.slug,
-            approved=approved,
+            approval=approval,
             guardrails=task.agent.guardrails,
         )
 

@@ -85,6 +85,9 @@ INTERRUPT_ROWS = insert_rows(
         "tool_call_id": "text",
         "response_schema": "jsonb",
         "detail": "jsonb",
+        "decider": "text",
+        "approver_role": "text",
+        "expires_at": "timestamptz",
     },
     order=5,
 )
@@ -186,7 +189,8 @@ class RunJournal:
         for number, question in enumerate(questions, 1):
             interrupt, call = question.as_interrupt(), question.call
             row = (question.id, self.run_id, thread_id, number, interrupt["reason"], interrupt["message"], call.id,
-                   _json(interrupt["responseSchema"]), _json(question.as_detail()))  # fmt: skip
+                   _json(interrupt["responseSchema"]), _json(question.as_detail()), question.decider.value,
+                   question.approver_role, question.expires_at)  # fmt: skip
             self._current_unit().add(INTERRUPT_ROWS, row)
 
     def run_ended(self, columns: dict[str, Any]) -> None:

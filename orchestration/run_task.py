@@ -20,11 +20,15 @@ from orchestration.run_input import RunInput
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What one run may use: model turns, bytes of events, seconds (for each process that carries it out)."""
+    """What one run may use: model turns, bytes of events, seconds (for each process that carries it out).
+
+    `approval_seconds`: how long its questions wait where the tool does not say.
+    """
 
     max_iterations: int
     max_bytes: int
     max_seconds: float
+    approval_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

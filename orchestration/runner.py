@@ -21,6 +21,7 @@ from audit.entry import Outcome
 from orchestration import events as ev
 from orchestration import history
 from orchestration.acting import ToolCalls
+from orchestration.approval_audit import asked_entry, common_ids
 from orchestration.capabilities import Capabilities, capabilities_of
 from orchestration.interrupts import Question
 from orchestration.journal import RunJournal
@@ -63,7 +64,7 @@ class Runner:
         self._record = RunRecord(self.task, self.journal)
         self._spending = Spending(self._record, self.models)
         self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits, self._spending)
-        self._tool_calls = ToolCalls(self._record, self.lease)
+        self._tool_calls = ToolCalls(self._record, self.lease, self.limits.approval_seconds)
 
     async def execute(self) -> None:
         """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""
@@ -196,6 +197,9 @@ class Runner:
     async def _finish_interrupted(self, questions: Sequence[Question]) -> None:
         """A person must decide: the run ends, and the thread's next run brings the answers."""
         self.journal.interrupted(self.task.thread_id, questions)
+        ids = common_ids(self.task.id, self.task.thread_id, self.task.request_id, self.task.trace_id)
+        for question in questions:
+            self.journal.audit(asked_entry(question, actor=self.task.actor, **ids))
         outcome = {"type": "interrupt", "interrupts": [question.as_interrupt() for question in questions]}
         await self._finish("interrupted", outcome, actions.RUN_INTERRUPTED)
 

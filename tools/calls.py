@@ -9,6 +9,7 @@ from uuid import UUID
 
 from audit.actor import Actor
 from audit.entry import AuditEntry
+from tools.governance.approvals import Approval
 
 
 class Recorder(Protocol):
@@ -99,7 +100,7 @@ class CallContext:
     """For whom and for what a call is made.
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
-    (the console); `agent` is the slug of the agent whose run calls. `approved`: a person has said yes to this very call.
+    (the console); `agent` is the slug of the agent whose run calls. `approval`: a person's yes, which the door holds against the call.
     `allow_disabled`: a tool that is switched off may be called all the same, which only a console test may. `progress` is told how far
     a long call is. `guardrails`: the policies that the agent names; those that apply everywhere always do.
     """
@@ -113,7 +114,7 @@ class CallContext:
     trace_id: str = ""
     origin: str = "run"
     agent: str = ""
-    approved: bool = False
+    approval: Approval | None = None
     allow_disabled: bool = False
     progress: ProgressListener | None = None
     guardrails: frozenset[str] | None = None
@@ -124,7 +125,7 @@ class ToolResult:
     """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text.
 
     `policy_version`: of the guardrail policy that refused the call or withholds its result. `details["guardrails"]`: what policies found,
-    masked.
+    masked. `details["approval"]` of a call that NEEDS_APPROVAL is the `ApprovalRequest`: what a person has to say yes to.
     """
 
     outcome: ToolOutcome

@@ -9,6 +9,7 @@ const agent = new HttpAgent({ url: address, threadId: crypto.randomUUID(), heade
 const seen = { events: [], runs: [], errors: [] };
 const watcher = {
   onEvent: ({ event }) => void seen.events.push(event.type),
+  onRunFinishedEvent: ({ event }) => void (seen.interrupts = event.outcome?.interrupts ?? seen.interrupts),
   onRunErrorEvent: ({ event }) => void seen.errors.push({ code: event.code, message: event.message }),
 };
 
@@ -62,6 +63,19 @@ const scenarios = {
     const stopsAtFirstWord = agent.subscribe({ onTextMessageContentEvent: () => void agent.abortRun() });
     await run();
     stopsAtFirstWord.unsubscribe();
+  },
+  // a call that waits for a person: approved with other arguments, in the next run's `resume`
+  async approval() {
+    say(`demo: call ${process.argv[6]} {"expression": "6*7"}`);
+    await run();
+    const asked = seen.interrupts;
+    say("hello");
+    await run(); // while a question is open the client refuses to run
+    agent.messages = agent.messages.slice(0, -1);
+    const payload = { approved: true, editedArgs: { expression: "5*5" }, reason: "smaller" };
+    await run({ resume: asked.map(({ id }) => ({ interruptId: id, status: "resolved", payload })) });
+    say("hello");
+    await run();
   },
   async badModel() {
     say("demo: cut");
