@@ -20,7 +20,7 @@ from tests.tools.support import Door, details, somebody
 from tools.calls import CallContext, ToolCall, ToolOutcome, ToolResult
 from tools.door import call_tool
 from tools.handlers import HANDLERS, UnusableHandlerError
-from tools.http_endpoint import json_pointer
+from tools import json_pointer
 
 SECRET = "s3cr3t/value+of=a credential"
 JSON = {"content-type": "application/json"}
