@@ -68,7 +68,16 @@ def problems(schema: bytes, value: object) -> list[str]:
 
 
 _SEEN_WITHOUT_VALUES: Final = frozenset(
-    {"type", "required", "additionalProperties", "propertyNames", "minItems", "maxItems", "minProperties", "maxProperties"}
+    {
+        "type",
+        "required",
+        "additionalProperties",
+        "propertyNames",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+    }
 )
 _DEPENDS_ON_OTHERS: Final = frozenset({"if", "then", "else", "not", "dependentSchemas", "anyOf", "oneOf", "contains"})
 
@@ -90,9 +99,7 @@ def problems_around(schema: bytes, value: object, unknown: Sequence[tuple[str | 
     return told
 
 
-def _is_certain(
-    at: tuple[str | int, ...], keywords: list[str | int], unknown: Sequence[tuple[str | int, ...]]
-) -> bool:
+def _is_certain(at: tuple[str | int, ...], keywords: list[str | int], unknown: Sequence[tuple[str | int, ...]]) -> bool:
     """Whether a fault stands whatever the unknown values are."""
     if any(at[: len(path)] == path for path in unknown) or not _DEPENDS_ON_OTHERS.isdisjoint(keywords[:-1]):
         return False

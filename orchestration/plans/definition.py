@@ -31,7 +31,10 @@ SCHEMA: Final[dict[str, Any]] = {
                 "properties": {
                     "id": {"type": "string", "pattern": STEP_ID, "description": "A short name, each once: w1"},
                     "tool": {"type": "string", "description": "The name of one of your tools"},
-                    "arguments": {"type": "object", "description": "The tool's arguments, or references in their places"},
+                    "arguments": {
+                        "type": "object",
+                        "description": "The tool's arguments, or references in their places",
+                    },
                     "after": {
                         "type": "array",
                         "items": {"type": "string"},

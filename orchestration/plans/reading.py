@@ -142,7 +142,9 @@ class _Check:
         first_at: dict[str, int] = {}
         for number, step in enumerate(steps):
             if (first := first_at.setdefault(step["id"], number)) != number:
-                self._say((number, "id"), f"The id {step['id']!r} is that of step {first}, too: each step needs its own.")
+                self._say(
+                    (number, "id"), f"The id {step['id']!r} is that of step {first}, too: each step needs its own."
+                )
         for number, step in enumerate(steps):
             references = list(references_in(step.get("arguments") or {}))
             self._check_after(number, step, first_at)

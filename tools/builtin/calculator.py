@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from tools.arithmetic import MAX_LENGTH, ArithmeticProblem, calculate
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 from tools.invocation import ToolError
 from tools.python_functions import tool_function
 
@@ -29,4 +29,4 @@ async def calculator(
     try:
         return calculate(expression)
     except ArithmeticProblem as problem:
-        raise ToolError(f"{expression!r} cannot be calculated: {problem}") from problem
+        raise ToolError(f"{expression!r} cannot be calculated: {problem}", kind=FailureKind.BAD_ARGUMENTS) from problem
