@@ -34,12 +34,17 @@ def told_to_the_model(message: dict[str, Any]) -> dict[str, Any] | None:
     error = metadata.get("error") if isinstance(metadata, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("kind"), str):
         return None
-    told: dict[str, Any] = {"kind": error["kind"], "message": message.get("error") or message.get("content") or ""}
+    told: dict[str, Any] = {"kind": error["kind"], "message": _text(message)}
     if error.get("problems"):
         told["problems"] = error["problems"]
     told["retry"] = _retry(error)
     limits_left = metadata.get("limitsLeft") if isinstance(metadata, dict) else None
     return {"error": told, "limits_left": limits_left} if limits_left else {"error": told}
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) and content else str(message.get("error") or "")
 
 
 def as_text(told: dict[str, Any]) -> str:

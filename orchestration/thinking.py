@@ -38,19 +38,22 @@ class ModelTurns:
     lease: Lease
     limits: RunLimits
 
-    async def think(self, capabilities: Capabilities) -> StreamedTurn:
-        """One model turn, as a step. Raises ModelError when the model fails, Problem when its answer cannot be used."""
+    async def think(self, capabilities: Capabilities, *, limit: str = "", note: str = "") -> StreamedTurn:
+        """One model turn, as a step. Raises ModelError when the model fails, Problem when its answer cannot be used.
+
+        `limit`: this is the last turn because of this limit: no tools may be called, and the model is told so by the `note`.
+        """
         record = self.record
         record.totals.turns += 1
         step_name = f"{MODEL_TURN_STEP}{record.totals.turns}"
         step_id = record.start_step("model_turn", step_name, {"model": record.task.model})
         started = datetime.now(UTC)
         with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": record.task.model}):
-            turn = await self._stream_turn(capabilities, step_id, step_name)
+            turn = await self._stream_turn(capabilities, step_id, step_name, note)
         record.totals.add(turn.usage)
         _count_tokens(turn.usage)
         record.conversation.add(*turn.messages())
-        record.end_step(step_id, step_name, "finished", turn.journal_detail())
+        record.end_step(step_id, step_name, "finished", turn.journal_detail() | ({"limit": limit} if limit else {}))
         withheld = "model_content_filter" if turn.finish_reason == "content_filter" else ""
         record.audit(
             actions.MODEL_TURN,
@@ -62,14 +65,14 @@ class ModelTurns:
         check_finish(turn)
         return turn
 
-    async def _stream_turn(self, capabilities: Capabilities, step_id: UUID, step_name: str) -> StreamedTurn:
+    async def _stream_turn(self, capabilities: Capabilities, step_id: UUID, step_name: str, note: str) -> StreamedTurn:
         record = self.record
         try:
-            return await self._stream_once(capabilities, with_media=True)
+            return await self._stream_once(capabilities, note, with_media=True)
         except ModelError as error:
             if error.code == "model_refused" and history.has_media(record.conversation.all()):
                 logger.info("the model refused the request; trying again without media")
-                return await self._stream_once(capabilities, with_media=False)
+                return await self._stream_once(capabilities, note, with_media=False)
             record.end_step(step_id, step_name, "failed", {"error": error.code})
             metrics.model_turns.labels(outcome=error.code).inc()
             details = {"model": record.task.model, "code": error.code}
@@ -82,15 +85,17 @@ class ModelTurns:
             violation.announce(record)
             raise
 
-    async def _stream_once(self, capabilities: Capabilities, *, with_media: bool) -> StreamedTurn:
+    async def _stream_once(self, capabilities: Capabilities, note: str, *, with_media: bool) -> StreamedTurn:
         record, agent = self.record, self.record.task.agent
         shown = history.trim(record.conversation.all(), agent.history_token_budget)
+        messages = history.to_model(shown, system=capabilities.system, with_media=with_media)
         request = ModelRequest(
             model=record.task.model,
-            messages=history.to_model(shown, system=capabilities.system, with_media=with_media),
+            messages=[*messages, {"role": "system", "content": note}] if note else messages,
             tools=capabilities.tools,
             temperature=agent.temperature,
             max_output_tokens=agent.max_output_tokens,
+            may_call=not note,
         )
         void = record.task.resume.discarded if record.task.resume else ()
         screening = await TurnScreening.of(record, capabilities.frontend)

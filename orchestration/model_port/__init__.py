@@ -15,13 +15,14 @@ FinishReason = Literal["stop", "tool_calls", "length", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One model turn, in the form of the chat-completions API."""
+    """One model turn, in the form of the chat-completions API. `may_call`: whether it may call the tools now."""
 
     model: str
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] = field(default_factory=list)
     temperature: float | None = None
     max_output_tokens: int | None = None
+    may_call: bool = True
 
 
 @dataclass(frozen=True, slots=True)

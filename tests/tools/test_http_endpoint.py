@@ -17,10 +17,10 @@ import pytest
 from tests.foundation.loopback import Answer, Loopback, Seen, loopback
 from tests.tools.http_support import HttpToolMaker, raw_server, schema_of
 from tests.tools.support import Door, details, somebody
+from tools import json_pointer
 from tools.calls import CallContext, ToolCall, ToolOutcome, ToolResult
 from tools.door import call_tool
 from tools.handlers import HANDLERS, UnusableHandlerError
-from tools import json_pointer
 
 SECRET = "s3cr3t/value+of=a credential"
 JSON = {"content-type": "application/json"}
