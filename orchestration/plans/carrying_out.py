@@ -120,15 +120,13 @@ class PlanCalls:
 
     async def _run(self, found: PlanCall, progress: PlanProgress, capabilities: Capabilities) -> list[Question]:
         asked: dict[str, Question] = {}
-        free = asyncio.Semaphore(MAX_SIDE_BY_SIDE)
 
         async def one(step: PlanStep) -> None:
-            async with free:
-                await self._step(found, step, progress, capabilities, asked)
+            await self._step(found, step, progress, capabilities, asked)
             begin_ready()
 
         def begin_ready() -> None:
-            for step in list(progress.take_ready()):
+            for step in list(progress.take_ready(MAX_SIDE_BY_SIDE)):
                 group.create_task(one(step))
             self._show(progress)
 

@@ -54,12 +54,19 @@ class PlanProgress:
     def __post_init__(self) -> None:
         self._steps = {step.id: _Standing() for step in self.plan.steps}
 
-    def take_ready(self) -> Iterator[PlanStep]:
-        """The steps that can begin now, in the plan's order, now taken for running. Steps that cannot be made any more are skipped."""
+    def take_ready(self, at_most: int) -> Iterator[PlanStep]:
+        """The steps that can begin now, in the plan's order, now taken for running; no more than `at_most` run at a time.
+
+        Steps that cannot be made any more are skipped.
+        """
         self._skip_hopeless()
+        room = at_most - sum(standing.status is StepStatus.RUNNING for standing in self._steps.values())
         for step in self.plan.steps:
+            if room <= 0:
+                return
             if self._is(step.id, StepStatus.PENDING) and all(self._is(need, StepStatus.DONE) for need in step.needs):
                 self._steps[step.id].status = StepStatus.RUNNING
+                room -= 1
                 yield step
 
     def settle(self, step_id: str, message: dict[str, Any]) -> None:
