@@ -35,8 +35,8 @@ def told_to_the_model(message: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(error, dict) or not isinstance(error.get("kind"), str):
         return None
     told: dict[str, Any] = {"kind": error["kind"], "message": _text(message)}
-    if error.get("problems"):
-        told["problems"] = error["problems"]
+    if error.get("problems"):  # the text lists them, too
+        told |= {"message": "It cannot be carried out as it is, and nothing of it was.", "problems": error["problems"]}
     told["retry"] = _retry(error)
     limits_left = metadata.get("limitsLeft") if isinstance(metadata, dict) else None
     return {"error": told, "limits_left": limits_left} if limits_left else {"error": told}

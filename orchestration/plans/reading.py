@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from orchestration.plans.definition import MAKE_PLAN, SCHEMA
+from orchestration.plans.definition import MAKE_PLAN, MAX_STEPS, SCHEMA
 from orchestration.plans.references import Reference, references_in
 from tools import json_pointer
 from tools.schema_cost import size_of
@@ -21,6 +21,7 @@ from tools.schemas import problems, problems_around
 MAX_PLAN_BYTES: Final = 128 * 1024
 MAX_DEPTH: Final = 32
 MAX_PROBLEMS: Final = 30
+MAX_REFERENCES: Final = 100
 _SCHEMA = orjson.dumps(SCHEMA)
 
 
@@ -93,6 +94,11 @@ def _document(text: str) -> dict[str, Any]:
         raise InvalidPlanError([PlanProblem("", f"The plan is not JSON: {error}.")]) from error
     if size_of(document)[1] > MAX_DEPTH:
         raise InvalidPlanError([PlanProblem("", f"The plan is nested more than {MAX_DEPTH} levels deep.")])
+    steps = document.get("steps") if isinstance(document, dict) else None
+    if isinstance(steps, list) and len(steps) > MAX_STEPS:  # a schema's fault would show all of them
+        raise InvalidPlanError(
+            [PlanProblem("/steps", f"There are {len(steps)} steps; a plan has at most {MAX_STEPS}.")]
+        )
     faults = problems(_SCHEMA, document)
     if faults:
         raise InvalidPlanError([PlanProblem(*_placed(fault)) for fault in faults])
@@ -167,6 +173,9 @@ class _Check:
     def _check_references(
         self, number: int, step: Mapping[str, Any], references: Sequence[Reference], own: Mapping[str, int]
     ) -> None:
+        if len(references) > MAX_REFERENCES:
+            text = f"There are {len(references)} references in them; a step has at most {MAX_REFERENCES}."
+            self._say((number, "arguments"), text)
         for reference in references:
             place = (number, "arguments", *reference.at)
             if reference.problem:
