@@ -120,10 +120,14 @@ class ToolCalls:
     def _answer(self, call_id: str, content: str) -> None:
         """Give a call that did not end a result."""
         message: dict[str, Any] = {"id": str(uuid7()), "role": "tool", "toolCallId": call_id, "content": content}
+        metadata: dict[str, Any] | ev.UnsetType = ev.UNSET
         if content in (_MAY_HAVE_HAPPENED, _NOT_MADE):
             message["error"] = content
+            metadata = {"error": {"code": "interrupted", "retryable": False}}
         self.record.journal.emit(
-            ev.ToolCallResult(message_id=message["id"], tool_call_id=call_id, content=content, role="tool")
+            ev.ToolCallResult(
+                message_id=message["id"], tool_call_id=call_id, content=content, role="tool", metadata=metadata
+            )
         )
         self.record.conversation.add(message)
 

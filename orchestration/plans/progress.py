@@ -12,7 +12,7 @@ import orjson
 from orchestration.failure_report import told_to_the_model
 from orchestration.plans.reading import Plan, PlanStep
 from orchestration.plans.references import value_of
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 
 MAX_RESULTS_LENGTH: Final = 48 * 1024
 MAX_REASON_LENGTH: Final = 500
@@ -127,7 +127,8 @@ class PlanProgress:
                 told["took_effect"] = True
         elif standing.status is StepStatus.FAILED:
             report = told_to_the_model(standing.message) if standing.message is not None else None
-            told["error"] = report["error"] if report else {"kind": "bad_arguments", "message": standing.reason}
+            kind = FailureKind.BAD_ARGUMENTS if standing.message is None else FailureKind.UNAVAILABLE
+            told["error"] = report["error"] if report else {"kind": kind.value, "message": standing.reason}
         elif standing.reason:
             told["because"] = standing.reason
         return told
