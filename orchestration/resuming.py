@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -160,7 +161,7 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
     ended_turns = [step for step in steps if step.kind == "model_turn" and step.status == "finished"]
     first_turn = next((step.number for step in steps if step.kind == "model_turn"), None)
     added, response, turn = _messages_between(steps, calls, 0, first_turn), "", None
-    for step, following in zip(ended_turns, [*ended_turns[1:], None], strict=True):
+    for step, following in zip_longest(ended_turns, ended_turns[1:]):
         turn = StreamedTurn.from_journal(step.detail)
         added += turn.messages()
         response = turn.text or response
