@@ -162,6 +162,22 @@ def test_older_clients_are_told_of_each_step(service: RunningService) -> None:
     ]
 
 
+def test_a_step_may_be_a_delegation(service: RunningService) -> None:
+    wish = run_input(
+        a_plan(
+            calculation("count", "2+3"),
+            {"id": "ask", "tool": "delegate_to_researcher", "arguments": {"task": "tea"}, "after": ["count"]},
+        )
+    )
+    frames = service.stream(Caller(), "POST", "/ag-ui/events", json=wish)
+    assert_well_formed(frames, wish["runId"])
+    found = report(frames)
+    assert statuses(found) == {"count": "done", "ask": "done"}
+    assert "I was asked: tea." in found["steps"][1]["result"]
+    [started] = events(frames, "SUBAGENT_STARTED")
+    assert started["parentToolCallId"] == events(frames, "TOOL_CALL_START")[-1]["toolCallId"]
+
+
 def test_a_model_that_insists_on_what_fails_is_stopped_with_an_honest_answer(
     service: RunningService, stored: Stored
 ) -> None:
