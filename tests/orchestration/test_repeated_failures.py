@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from dataclasses import replace
+
 import pytest
 
 from orchestration.repeated_failures import RepeatedFailures
@@ -39,6 +43,17 @@ def test_the_run_ends_when_the_model_goes_on_all_the_same_and_not_before() -> No
         repeated.check()
     assert stopped.value.result == {"stopped": "repeated_failure", "tool": "weather", "failures": 2}
     assert "No such place." in stopped.value.text
+
+
+async def test_a_call_of_a_tool_that_is_short_of_calls_waits_until_it_takes_them_again() -> None:
+    repeated = RepeatedFailures()
+    busy = ToolResult(ToolOutcome.RATE_LIMITED, "Later.", error="Later.", retryable=True, retry_after_seconds=0.05)
+    noted_at = time.monotonic()
+    repeated.note(CALL, busy)
+    await repeated.pause(SAME_CALL)
+    assert time.monotonic() >= noted_at + 0.05
+    repeated.note(CALL, replace(busy, retry_after_seconds=3600))
+    await asyncio.wait_for(repeated.pause(SAME_CALL), 5)  # so long nobody waits: the call is made, and refused
 
 
 def test_a_success_begins_the_count_anew() -> None:

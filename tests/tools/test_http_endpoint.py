@@ -569,6 +569,19 @@ async def test_what_a_status_means_is_told(
 
 
 @pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "bad_arguments"), (401, "refused"), (404, "not_found"), (422, "bad_arguments"), (429, "rate_limited"),
+        (500, "upstream_error"), (503, "unavailable"), (504, "timeout"),
+    ],
+)  # fmt: skip
+async def test_a_status_is_told_as_a_kind_of_failure(door: Door, make_http_tool: HttpToolMaker, status: int, kind: str):
+    result = await answered(door, make_http_tool, Answer(status, b"", {}), side_effects="idempotent")
+
+    assert result.kind == kind
+
+
+@pytest.mark.parametrize(
     ("body", "content_type", "said"),
     [
         (b'{"detail": "No such city.\\n\\u0000  Try\\u202e another."}', "application/problem+json", "No such city. Try another."),
