@@ -113,8 +113,11 @@ def open_calls(messages: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def estimate_tokens(message: dict[str, Any]) -> int:
-    """A rough count: characters over four, and a flat sum for media. What subagents said is not shown to the model."""
-    if "subagentRunId" in message:
+    """A rough count: characters over four, and a flat sum for media.
+
+    What subagents said and the calls of plans' steps are not shown to the model.
+    """
+    if "subagentRunId" in message or is_plan_step(message):
         return 0
     content = message.get("content")
     if isinstance(content, list):
