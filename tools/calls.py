@@ -50,6 +50,33 @@ class ToolOutcome(StrEnum):
     """It was made, and a guardrail policy withholds what came of it."""
 
 
+class FailureKind(StrEnum):
+    """What kind of failure a call met, so that whoever made it can decide what to do next."""
+
+    BAD_ARGUMENTS = "bad_arguments"
+    REFUSED = "refused"
+    NOT_FOUND = "not_found"
+    TIMEOUT = "timeout"
+    UPSTREAM_ERROR = "upstream_error"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    NEEDS_APPROVAL = "needs_approval"
+    REPEATED = "repeated"
+
+
+_KINDS = {
+    ToolOutcome.UNKNOWN_TOOL: FailureKind.NOT_FOUND,
+    ToolOutcome.DISABLED: FailureKind.UNAVAILABLE,
+    ToolOutcome.DENIED: FailureKind.REFUSED,
+    ToolOutcome.INVALID_ARGUMENTS: FailureKind.BAD_ARGUMENTS,
+    ToolOutcome.NEEDS_APPROVAL: FailureKind.NEEDS_APPROVAL,
+    ToolOutcome.MISSING_CREDENTIAL: FailureKind.UNAVAILABLE,
+    ToolOutcome.RATE_LIMITED: FailureKind.RATE_LIMITED,
+    ToolOutcome.TIMED_OUT: FailureKind.TIMEOUT,
+    ToolOutcome.WITHHELD: FailureKind.REFUSED,
+}
+
+
 class SideEffects(StrEnum):
     """What an interrupted call means: repeat it, repeat it under its key, or ask a person."""
 
@@ -126,6 +153,7 @@ class ToolResult:
 
     `policy_version`: of the guardrail policy that refused the call or withholds its result. `details["guardrails"]`: what policies found,
     masked. `details["approval"]` of a call that NEEDS_APPROVAL is the `ApprovalRequest`: what a person has to say yes to.
+    `failure_kind` is what the tool itself says of its failure; `kind` is that, or what the outcome says.
     """
 
     outcome: ToolOutcome
@@ -140,8 +168,14 @@ class ToolResult:
     retry_after_seconds: float = 0.0
     policy_version: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    failure_kind: FailureKind | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the tool did what was asked."""
         return self.outcome is ToolOutcome.OK
+
+    @property
+    def kind(self) -> FailureKind:
+        """What kind of failure this is (of a call that failed)."""
+        return self.failure_kind or _KINDS.get(self.outcome, FailureKind.UPSTREAM_ERROR)

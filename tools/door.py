@@ -407,7 +407,7 @@ async def _execute_now(
     except ToolError as error:
         message = _bounded(credentials.hide(error.message))
         failed = _failed(passing, ToolOutcome.FAILED, message, retryable=error.retryable)
-        return replace(failed, retry_after_seconds=error.retry_after_seconds)
+        return replace(failed, retry_after_seconds=error.retry_after_seconds, failure_kind=error.kind)
     except TimeoutError as error:
         if limit.expired():
             return _failed(passing, ToolOutcome.TIMED_OUT, _late(tool), retryable=_may_repeat(tool))

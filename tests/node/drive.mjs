@@ -51,6 +51,13 @@ const scenarios = {
     say("hello again");
     await run();
   },
+  async plan() {
+    agent.state = { theme: "dark" };
+    say("plan: compare the weather in London and Paris");
+    await run();
+    say("hello again");
+    await run();
+  },
   async frontendTool() {
     say("what time is it for me?");
     await run({ tools: [clock] });
@@ -86,5 +93,5 @@ const scenarios = {
 };
 
 await scenarios[scenario]();
-console.log(JSON.stringify({ ...seen, messages: agent.messages, threadId: agent.threadId }));
+console.log(JSON.stringify({ ...seen, messages: agent.messages, state: agent.state, threadId: agent.threadId }));
 process.exit(0);

@@ -136,6 +136,24 @@ def test_two_turns_in_one_thread(drive: Drive, stored: Stored, client: str) -> N
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+def test_a_plan_and_the_next_question(drive: Drive, stored: Stored, client: str) -> None:
+    seen = drive(client, "plan", Caller())
+    assert [run["ok"] for run in seen["runs"]] == [True, True]
+    assert roles(seen) == [
+        "user", "assistant", "tool", "assistant", "tool", "assistant", "tool", "assistant", "tool", "assistant", "user",
+        "assistant",
+    ]  # fmt: skip
+    assert "MESSAGES_SNAPSHOT" not in seen["events"], "client and server hold the same messages"
+    calls = [message["toolCalls"][0]["function"]["name"] for message in seen["messages"] if message.get("toolCalls")]
+    assert calls == ["make_plan", "get_weather_tool", "get_weather_tool", "calculator_tool"]
+    assert seen["state"]["theme"] == "dark"
+    assert [step["status"] for step in seen["state"]["plan"]["steps"]] == ["done", "done", "done"]
+    assert seen["state"] in stored.values(
+        "SELECT state FROM orchestration_thread WHERE public_id = %s", seen["threadId"]
+    )
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 def test_a_tool_of_the_application(drive: Drive, client: str) -> None:
     seen = drive(client, "frontendTool", Caller())
     assert [run["ok"] for run in seen["runs"]] == [True, True]
