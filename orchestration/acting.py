@@ -27,6 +27,7 @@ from orchestration.plans.definition import MAKE_PLAN
 from orchestration.plans.in_messages import StepPlace
 from orchestration.repeated_failures import RepeatedFailures
 from orchestration.run_record import RunRecord
+from orchestration.screening import GuardrailViolationError, TurnScreening
 from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.door import call_tool, request_for
 from tools.governance.approvals import Approval, ApprovalRequest
@@ -190,8 +191,22 @@ class ToolCalls:
         limits = self.record.limits
         if limits is not None and self.record.journal.bytes > limits.max_bytes:
             raise Problem("run_too_large", f"The run wrote more than {limits.max_bytes} bytes.")
+        call = await self._screened(call, capabilities)
         instead = self._repeated.refusal(call, turn=self.record.totals.turns)
         return await self._tool_call(call, capabilities, instead=instead, place=place)
+
+    async def _screened(self, call: ToolCall, capabilities: Capabilities) -> ToolCall:
+        """A step's arguments hold what other steps gave, so guardrail policies see them before anybody else does."""
+        screening = await TurnScreening.of(self.record, capabilities.frontend)
+        if screening is None:
+            return call
+        try:
+            return await screening.screened_call(call)
+        except GuardrailViolationError as violation:
+            violation.announce(self.record)
+            raise
+        finally:
+            screening.note(self.record)
 
     async def _tool_call(
         self,

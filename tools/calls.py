@@ -72,6 +72,7 @@ _KINDS = {
     ToolOutcome.NEEDS_APPROVAL: FailureKind.NEEDS_APPROVAL,
     ToolOutcome.MISSING_CREDENTIAL: FailureKind.UNAVAILABLE,
     ToolOutcome.RATE_LIMITED: FailureKind.RATE_LIMITED,
+    ToolOutcome.OVER_BUDGET: FailureKind.RATE_LIMITED,
     ToolOutcome.TIMED_OUT: FailureKind.TIMEOUT,
     ToolOutcome.WITHHELD: FailureKind.REFUSED,
 }
