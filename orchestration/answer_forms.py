@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from orchestration.agents import AgentProfile
 from orchestration.model_port import ModelPort
+from orchestration.model_turn import StreamedTurn
 from orchestration.prompted_json.port import PromptedJson
-from orchestration.structured_answers import OutputSchema, StructuredAnswers
+from orchestration.structured_answers import OutputSchema, StructuredAnswers, final_value
 
 PROMPTED_JSON = "prompted_json"
-MAX_CORRECTIONS = 2
-"""How often in a row a model may mend an answer that has not the form that was asked for."""
 
 
 def port_for(agent: AgentProfile, port: ModelPort) -> ModelPort:
@@ -18,3 +19,11 @@ def port_for(agent: AgentProfile, port: ModelPort) -> ModelPort:
     if agent.prompting == PROMPTED_JSON:
         return PromptedJson(port, schema)
     return StructuredAnswers(port, schema) if schema is not None else port
+
+
+def result_of(turn: StreamedTurn, agent: AgentProfile) -> dict[str, Any] | None:
+    """What RUN_FINISHED tells programs of a final answer: its value, where it has a schema; that it is not whole."""
+    result: dict[str, Any] = {"answer": final_value(turn.text)} if agent.output_schema else {}
+    if turn.finish_reason == "length":
+        result["finishReason"] = "length"
+    return result or None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from a2a.delegation import directory
-from orchestration import history
-from orchestration.run_task import RunTask
+from a2a.delegation import RemoteAgent, directory
+from orchestration.answer_forms import PROMPTED_JSON
+from orchestration.prompting import Delegate, Prompt, PromptTool, Skill, in_order, system_prompt, wire_tools
+from orchestration.run_task import RunLimits, RunTask
 from tools.calls import SideEffects
 from tools.registry import offered_tools
 
@@ -23,8 +25,8 @@ class Capabilities:
     side_effects: dict[str, SideEffects]
 
 
-async def capabilities_of(task: RunTask) -> Capabilities:
-    """What this run's caller may use now."""
+async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabilities:
+    """What this run's caller may use now. `limits`: what is left to it, a sentence each."""
     delegates = await directory.offered(task.actor, task.agent.tools)
     backend_tools = [
         *await offered_tools(task.actor, task.agent.tools),
@@ -32,16 +34,29 @@ async def capabilities_of(task: RunTask) -> Capabilities:
     ]
     names = {tool.name for tool in backend_tools}
     frontend = [tool for tool in task.run_input.tools if tool.name not in names]
-    wire = [_wire_tool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]
-    wire += [_wire_tool(tool.name, tool.description, tool.parameters) for tool in frontend]
+    tools = in_order([PromptTool(tool.name, tool.description, tool.input_schema) for tool in backend_tools])
+    tools += in_order([PromptTool(tool.name, tool.description, tool.parameters) for tool in frontend])
+    prompt = Prompt(
+        instructions=task.agent.instructions,
+        tools=tools,
+        delegates=[_delegate(agent) for agent in delegates],
+        prompted_json=task.agent.prompting == PROMPTED_JSON,
+        output_schema=task.agent.output_schema,
+        limits=limits,
+        context=task.run_input.context,
+    )
     return Capabilities(
-        system=history.system_prompt(task.agent.instructions, task.run_input.context),
-        tools=wire,
+        system=system_prompt(prompt),
+        tools=wire_tools(tools),
         frontend=frozenset(tool.name for tool in frontend),
         side_effects={tool.name: tool.side_effects for tool in backend_tools},
     )
 
 
-def _wire_tool(name: str, description: str, schema: Any) -> dict[str, Any]:
-    parameters = schema or {"type": "object", "properties": {}}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+def limits_told(limits: RunLimits) -> list[str]:
+    """What one answer may take, as the model is told."""
+    return [f"At most {limits.max_iterations} of your turns for one answer; a turn may make several calls."]
+
+
+def _delegate(agent: RemoteAgent) -> Delegate:
+    return Delegate(agent.tool_name, agent.title, tuple(Skill(skill) for skill in agent.skills))

@@ -14,8 +14,6 @@ from typing import Any
 
 import orjson
 
-from orchestration.run_input import ContextItem
-
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_OVERHEAD_TOKENS = 4
 MEDIA_TOKENS = 500
@@ -142,14 +140,6 @@ def trim(messages: Sequence[dict[str, Any]], token_budget: int) -> list[dict[str
             break
         kept, end = start, start
     return list(messages[kept:])
-
-
-def system_prompt(instructions: str, context: Sequence[ContextItem]) -> str:
-    """The system message: the agent's instructions first (they are the same in every run), the application's context after."""
-    if not context:
-        return instructions
-    lines = "\n".join(f"- {item.description}: {item.value}" for item in context)
-    return f"{instructions}\n\nContext given by the application:\n{lines}".strip()
 
 
 def to_model(messages: Sequence[dict[str, Any]], *, system: str, with_media: bool = True) -> list[dict[str, Any]]:

@@ -24,7 +24,9 @@ MAX_DESCRIPTION = 1024  # what providers take for a function
 MAX_INNER_DESCRIPTION = 400
 MAX_SKILLS = 20
 _NO_SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
-_KEPT = frozenset("\n\t\u200c\u200d")  # the last two join in some scripts and in emoji; other format characters can hide text
+_KEPT = frozenset(
+    "\n\t\u200c\u200d"
+)  # the last two join in some scripts and in emoji; other format characters can hide text
 _LEFT_OUT_OF_SCHEMAS = frozenset({"$schema", "$id", "$comment", "title", "examples"})
 
 _HOW_TO_ACT = """\
@@ -98,7 +100,7 @@ class Delegate:
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
+class Prompt:
     """What a run may use, and how its model is to answer. `tools` hold those of delegates and of planning, too.
 
     `limits`: what is left, a sentence each. `prompted_json`: the model has no tool calling, so the prompt describes the tools.
@@ -113,15 +115,15 @@ class Capabilities:
     context: Sequence[ContextItem] = ()
 
 
-def system_prompt(capabilities: Capabilities) -> str:
+def system_prompt(prompt: Prompt) -> str:
     """The system message: first what runs have in common, then what is this run's own."""
-    parts = [*_common(capabilities), *_own(capabilities)]
+    parts = [*_common(prompt), *_own(prompt)]
     return "\n\n".join(part for part in parts if part)
 
 
-def common_part(capabilities: Capabilities) -> str:
+def common_part(prompt: Prompt) -> str:
     """The beginning of `system_prompt` that all runs of this agent, for callers who may use the same, share byte by byte."""
-    return "\n\n".join(part for part in _common(capabilities) if part)
+    return "\n\n".join(part for part in _common(prompt) if part)
 
 
 def in_order(tools: Sequence[PromptTool]) -> list[PromptTool]:
@@ -168,7 +170,9 @@ def plain_schema(schema: Any) -> Any:
 def _plain_keyword(name: str, value: Any) -> Any:
     if name == "description" and isinstance(value, str):
         return plain(value, MAX_INNER_DESCRIPTION)
-    if name in ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas") and isinstance(value, dict):
+    if name in ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas") and isinstance(
+        value, dict
+    ):
         # names of somebody's choice, among them "title" or "description": they are not keywords here
         return {inner: plain_schema(schema) for inner, schema in value.items()}
     if name in ("const", "enum", "default", "required"):
@@ -179,27 +183,27 @@ def _plain_keyword(name: str, value: Any) -> Any:
 # --- the parts
 
 
-def _common(capabilities: Capabilities) -> list[str]:
-    plans = any(tool.name == PLANNING_TOOL for tool in capabilities.tools)
+def _common(prompt: Prompt) -> list[str]:
+    plans = any(tool.name == PLANNING_TOOL for tool in prompt.tools)
     return [
-        capabilities.instructions.strip(),
-        _HOW_TO_ACT if capabilities.tools else _HOW_TO_ACT_WITHOUT_TOOLS,
+        prompt.instructions.strip(),
+        _HOW_TO_ACT if prompt.tools else _HOW_TO_ACT_WITHOUT_TOOLS,
         _HOW_TO_PLAN if plans else "",
-        _json_answers(capabilities, plans=plans) if capabilities.prompted_json else "",
-        _output_schema(capabilities) if capabilities.output_schema else "",
-        _tools_as_text(capabilities.tools) if capabilities.prompted_json and capabilities.tools else "",
-        _delegates(capabilities.delegates) if capabilities.delegates else "",
+        _json_answers(prompt, plans=plans) if prompt.prompted_json else "",
+        _output_schema(prompt) if prompt.output_schema else "",
+        _tools_as_text(prompt.tools) if prompt.prompted_json and prompt.tools else "",
+        _delegates(prompt.delegates) if prompt.delegates else "",
     ]
 
 
-def _own(capabilities: Capabilities) -> list[str]:
+def _own(prompt: Prompt) -> list[str]:
     return [
-        _listed("# Limits", capabilities.limits) if capabilities.limits else "",
+        _listed("# Limits", prompt.limits) if prompt.limits else "",
         _listed(
             "# Context given by the application (data)",
-            [f"{item.description}: {item.value}" for item in capabilities.context],
+            [f"{item.description}: {item.value}" for item in prompt.context],
         )
-        if capabilities.context
+        if prompt.context
         else "",
     ]
 
@@ -208,15 +212,15 @@ def _listed(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *(f"- {line}" for line in lines)])
 
 
-def _json_answers(capabilities: Capabilities, *, plans: bool) -> str:
-    if not capabilities.tools:
+def _json_answers(prompt: Prompt, *, plans: bool) -> str:
+    if not prompt.tools:
         return _JSON_ANSWER_WITHOUT_TOOLS
     return "\n".join([_JSON_ANSWERS, *([_JSON_PLAN] if plans else []), _JSON_THOUGHT])
 
 
-def _output_schema(capabilities: Capabilities) -> str:
-    told = _OUTPUT_SCHEMA_IN_JSON if capabilities.prompted_json else _OUTPUT_SCHEMA
-    return f"{OUTPUT_SCHEMA_TITLE}\n{told}\n{_json(plain_schema(capabilities.output_schema))}"
+def _output_schema(prompt: Prompt) -> str:
+    told = _OUTPUT_SCHEMA_IN_JSON if prompt.prompted_json else _OUTPUT_SCHEMA
+    return f"{OUTPUT_SCHEMA_TITLE}\n{told}\n{_json(plain_schema(prompt.output_schema))}"
 
 
 def _tools_as_text(tools: Sequence[PromptTool]) -> str:

@@ -17,6 +17,7 @@ import msgspec
 
 from orchestration import events as ev
 from orchestration.fold import OpenItems
+from orchestration.model_port import Rejection
 from orchestration.model_turn import StreamedTurn
 from tools.calls import SideEffects
 
@@ -105,7 +106,8 @@ CALL_KINDS = ("tool_call", "delegation")
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
     """What a successor begins with. `added`: the messages of completed steps; `turn`: the last completed model turn, if its calls
-    may not all have been made; `spent`: what the turns so far have used."""
+    may not all have been made; `spent`: what the turns so far have used; `corrections`: answers in the wrong form that the model has not
+    mended yet."""
 
     attempt: int
     log: LogState
@@ -117,6 +119,7 @@ class ResumePoint:
     spent: list[dict[str, Any]]
     last_step_number: int
     open_steps: list[StoredStep]
+    corrections: list[Rejection] = field(default_factory=list)
 
     @property
     def discarded(self) -> list[str]:
@@ -142,10 +145,12 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
     calls = _known_calls(steps)
     ended_turns = [step for step in steps if step.kind == "model_turn" and step.status == "finished"]
     added, response, turn = _calls_before_any_turn(steps, calls), "", None
+    corrections: list[Rejection] = []
     for step in ended_turns:
         turn = StreamedTurn.from_journal(step.detail)
         added += turn.messages()
         response = turn.text or response
+        corrections = [*corrections, turn.rejected] if turn.rejected else []
         if turn is not None and step is not ended_turns[-1]:
             added += _results(turn, calls)
             added += turn.trailing_message()
@@ -155,12 +160,13 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
         log=log,
         added=added,
         response=response,
-        turn=turn,
+        turn=None if corrections else turn,
         calls=calls,
         turns=len(ended_turns),
         spent=spent_by(steps),
         last_step_number=max((step.number for step in steps), default=0),
         open_steps=[step for step in steps if step.status == "started"],
+        corrections=corrections,
     )
 
 

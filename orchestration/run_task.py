@@ -13,7 +13,7 @@ from audit.actor import Actor
 from orchestration import events as ev
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision
-from orchestration.model_port import Usage
+from orchestration.model_port import Rejection, Usage
 from orchestration.resuming import ResumePoint, StoredStep, spent_by
 from orchestration.run_input import RunInput
 
@@ -146,18 +146,23 @@ def _token_usage(provider: str, model: str, usage: Usage) -> ev.TokenUsage:
 
 @dataclass(slots=True)
 class Conversation:
-    """The messages of a run: what came in, then what is added, as AG-UI messages. `response` is what was said last."""
+    """The messages of a run: what came in, then what is added, as AG-UI messages. `response` is what was said last.
+
+    `corrections`: what the model said last in the wrong form; no messages.
+    """
 
     known: list[dict[str, Any]]
     added: list[dict[str, Any]] = field(default_factory=list)
     response: str = ""
+    corrections: list[Rejection] = field(default_factory=list)
 
     @classmethod
     def of(cls, task: RunTask) -> Conversation:
         """As it stands when the task is taken up."""
         point = task.resume
         added = [*task.new_messages, *(point.added if point else ())]
-        return cls(list(task.known_messages), added, point.response if point else "")
+        response, corrections = (point.response, point.corrections) if point else ("", [])
+        return cls(list(task.known_messages), added, response, list(corrections))
 
     def all(self) -> list[dict[str, Any]]:
         """Everything, oldest first."""
@@ -169,6 +174,10 @@ class Conversation:
             self.added.append(message)
             if message["role"] == "assistant" and message.get("content") and "subagentRunId" not in message:
                 self.response = message["content"]
+
+    def note_form(self, rejected: Rejection | None) -> None:
+        """A model turn had the right form (None), or is to be mended."""
+        self.corrections = [] if rejected is None else [*self.corrections, rejected]
 
     def unanswered(self) -> list[dict[str, Any]]:
         """Tool calls without a result, as the messages hold them."""

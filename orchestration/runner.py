@@ -21,7 +21,8 @@ from audit.entry import Outcome
 from orchestration import events as ev
 from orchestration import history
 from orchestration.acting import ToolCalls
-from orchestration.capabilities import Capabilities, capabilities_of
+from orchestration.answer_forms import port_for, result_of
+from orchestration.capabilities import Capabilities, capabilities_of, limits_told
 from orchestration.interrupts import Question
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
@@ -62,7 +63,8 @@ class Runner:
     def __post_init__(self) -> None:
         self._record = RunRecord(self.task, self.journal)
         self._spending = Spending(self._record, self.models)
-        self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits, self._spending)
+        port = port_for(self.task.agent, self.model_port)
+        self._model_turns = ModelTurns(self._record, port, self.lease, self.limits, self._spending)
         self._tool_calls = ToolCalls(self._record, self.lease)
 
     async def execute(self) -> None:
@@ -111,7 +113,7 @@ class Runner:
         if not self.task.awaits_answer:
             await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED)
             return
-        capabilities = await capabilities_of(self.task)
+        capabilities = await capabilities_of(self.task, limits_told(self.limits))
         questions = await self._tool_calls.carry_out_decisions(capabilities)
         if questions:
             await self._finish_interrupted(questions)
@@ -128,6 +130,9 @@ class Runner:
             check_finish(turn)
         while turn is not None or self._record.totals.turns < self.limits.max_iterations:
             turn = turn or await self._model_turns.think(capabilities)
+            if turn.rejected is not None:
+                turn = None
+                continue
             if not turn.tool_calls:
                 await self._finish_answered(turn)
                 return
@@ -186,7 +191,7 @@ class Runner:
     # --- the end
 
     async def _finish_answered(self, turn: StreamedTurn) -> None:
-        result = {"finishReason": "length"} if turn.finish_reason == "length" else None
+        result = result_of(turn, self.task.agent)
         await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result)
 
     async def _finish_pending(self, pending: list[str]) -> None:

@@ -15,21 +15,20 @@ from typing import Any
 
 import orjson
 
+from orchestration.corrections import as_messages, rejection
 from orchestration.model_port import (
     Finished,
     ModelEvent,
     ModelPort,
     ModelRequest,
-    Rejection,
     TextDelta,
     ToolCallStarted,
 )
 from tools import schemas
 
 INVALID_CODE = "invalid_structured_answer"
-MAX_SAID = 4000
 _FENCED = re.compile(r"\s*```[a-zA-Z]*\s*\n(?P<inside>.*)\n\s*```\s*", re.DOTALL)
-_MEND = "Answer again with the whole JSON value, corrected, and nothing else."
+MEND = "Answer again with the whole JSON value, corrected, and nothing else."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +73,6 @@ class OutputSchema:
             return [f"the schema cannot be used ({error})"]
 
 
-def rejection(said: str, problem: str, *, was_cut_off: bool) -> Rejection:
-    """What becomes of an answer that does not fit."""
-    hint = " It reached the limit of its length: make it shorter." if was_cut_off else ""
-    correction = f"Your answer was not shown to the user: it does not have the required form. {problem}{hint} {_MEND}"
-    return Rejection(INVALID_CODE, bounded(said), correction)
-
-
-def bounded(said: str) -> str:
-    """What a model said, as it is shown to it again and recorded."""
-    return said if len(said) <= MAX_SAID else f"{said[:MAX_SAID]}... (cut)"
-
-
 def final_value(text: str) -> Any:
     """The value of an answer that was checked; None when the text is none."""
     return _parsed(text)
@@ -110,7 +97,7 @@ class StructuredAnswers:
         """See ModelPort.stream. An answer that does not fit ends with `Finished.rejected`."""
         asked = replace(
             request,
-            messages=[*request.messages, *_corrections(request.corrections)],
+            messages=[*request.messages, *as_messages(request.corrections)],
             corrections=(),
             response_format=None if request.tools else self._response_format(),
         )
@@ -150,16 +137,7 @@ class StructuredAnswers:
         checked = self._schema.check_text(text)
         if not checked.problem:
             return [TextDelta(checked.text), finished]
-        told = rejection(text, checked.problem, was_cut_off=finished.reason == "length")
-        return [replace(finished, rejected=told)]
-
-
-def _corrections(rejections: tuple[Rejection, ...]) -> list[dict[str, Any]]:
-    return [
-        message
-        for told in rejections
-        for message in ({"role": "assistant", "content": told.said}, {"role": "user", "content": told.correction})
-    ]
+        return [replace(finished, rejected=rejection(INVALID_CODE, text, checked.problem, MEND, finished))]
 
 
 def _released(held: list[str]) -> list[ModelEvent]:

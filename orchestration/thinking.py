@@ -17,6 +17,7 @@ from audit.entry import Outcome
 from orchestration import events as ev
 from orchestration import history
 from orchestration.capabilities import Capabilities
+from orchestration.corrections import require_hope
 from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort, ModelRequest
 from orchestration.model_port.fallback import Failure, first_answer
@@ -79,6 +80,7 @@ class ModelTurns:
         Raises ModelError when no model answers, Problem when the answer cannot be used, AnswerStoppedError when a budget is used up.
         """
         record = self.record
+        require_hope(record.conversation.corrections)
         request = self._request(capabilities, with_media=True)
         models = await self.spending.begin(record.totals.turns + 1, request)
         record.totals.turns += 1
@@ -89,8 +91,10 @@ class ModelTurns:
         with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": record.task.model}):
             turn = await self._stream_turn(asking, step_name)
         record.conversation.add(*turn.messages())
+        record.conversation.note_form(turn.rejected)
         record.end_step(step_id, step_name, "finished", {**turn.journal_detail(), **asking.detail()})
         withheld = "model_content_filter" if turn.finish_reason == "content_filter" else ""
+        withheld = turn.rejected.code if turn.rejected else withheld
         record.audit(
             actions.MODEL_TURN,
             outcome=Outcome.FAILURE if withheld else Outcome.SUCCESS,
@@ -110,6 +114,7 @@ class ModelTurns:
             tools=capabilities.tools,
             temperature=agent.temperature,
             max_output_tokens=agent.max_output_tokens,
+            corrections=tuple(record.conversation.corrections),
         )
 
     def _without_media(self, capabilities: Capabilities) -> ModelRequest | None:
@@ -198,7 +203,7 @@ def check_finish(turn: StreamedTurn) -> None:
     """Raise Problem when a turn has ended without anything to go on with."""
     if turn.finish_reason == "content_filter":
         raise Problem("model_content_filter", "The model's provider withheld the answer.")
-    if not turn.text and not turn.tool_calls and not turn.trailing_text:
+    if not turn.rejected and not turn.text and not turn.tool_calls and not turn.trailing_text:
         raise Problem("model_invalid_response", "The model gave an empty answer.")
 
 
@@ -208,4 +213,5 @@ def _turn_details(turn: StreamedTurn, started: datetime) -> dict[str, Any]:
         "tool_calls": [call.name for call in turn.tool_calls],
         "text": turn.text,
         "duration_ms": round((datetime.now(UTC) - started).total_seconds() * 1000),
+        "rejected": None if turn.rejected is None else turn.rejected.as_dict(),
     }

@@ -6,25 +6,28 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
+from orchestration import structured_answers
+from orchestration.corrections import as_messages, rejection
 from orchestration.model_port import (
     Finished,
     ModelEvent,
     ModelPort,
     ModelRequest,
     ReasoningDelta,
-    Rejection,
     TextDelta,
     ToolCallArguments,
     ToolCallStarted,
 )
 from orchestration.prompted_json.meaning import ANSWER, THOUGHT, Call, InvalidAnswerError, asked_calls
-from orchestration.prompted_json.messages import as_plain, with_corrections
+from orchestration.prompted_json.messages import as_plain
 from orchestration.prompted_json.reading import ObjectReader, Piece, ReadObject
-from orchestration.structured_answers import OutputSchema, bounded, rejection
+from orchestration.structured_answers import OutputSchema
 
 INVALID_CODE = "model_invalid_response"
 _STREAMED = frozenset({ANSWER, THOUGHT})
-_MEND = 'Answer again with exactly one JSON object: "answer", "action", "actions" or "plan", as described at the beginning.'
+_MEND = (
+    'Answer again with exactly one JSON object: "answer", "action", "actions" or "plan", as described at the beginning.'
+)
 
 
 class PromptedJson:
@@ -39,7 +42,7 @@ class PromptedJson:
         """See ModelPort.stream. What is no valid object ends with `Finished.rejected`."""
         asked = replace(
             request,
-            messages=with_corrections(as_plain(request.messages), request.corrections),
+            messages=[*as_plain(request.messages), *as_messages(request.corrections)],
             tools=[],
             corrections=(),
             response_format={"type": "json_object"},
@@ -94,14 +97,14 @@ class _Answer:
             calls = asked_calls(found, self._tools)
         except InvalidAnswerError as error:
             if not self._shown:
-                return [*events, replace(finished, rejected=self._rejection(str(error), finished))]
+                return [*events, self._rejected(INVALID_CODE, str(error), finished)]
             calls = []
         if calls:
             return [*events, *_call_events(calls), replace(finished, reason="tool_calls")]
         if self._schema is not None:
             return [*events, *self._checked(found, finished, self._schema)]
         if not self._shown:
-            return [*events, replace(finished, rejected=self._rejection(_no_text(found), finished))]
+            return [*events, self._rejected(INVALID_CODE, _no_text(found), finished)]
         cut_off = finished.reason == "length" or found.open_member == ANSWER
         return [*events, replace(finished, reason="length" if cut_off else "stop")]
 
@@ -119,13 +122,11 @@ class _Answer:
         checked = schema.check(found.members.get(ANSWER))
         if not checked.problem:
             return [TextDelta(checked.text), replace(finished, reason="stop")]
-        told = rejection("".join(self._said), f'"answer": {checked.problem}', was_cut_off=finished.reason == "length")
-        return [replace(finished, rejected=told)]
+        return [self._rejected(structured_answers.INVALID_CODE, f'"answer": {checked.problem}', finished)]
 
-    def _rejection(self, problem: str, finished: Finished) -> Rejection:
-        hint = " It reached the limit of its length: make it shorter." if finished.reason == "length" else ""
-        correction = f"Your answer could not be used, and nobody saw it. {problem}{hint} {_MEND}"
-        return Rejection(INVALID_CODE, bounded("".join(self._said)), correction)
+    def _rejected(self, code: str, problem: str, finished: Finished) -> Finished:
+        told = rejection(code, "".join(self._said), problem, _MEND, finished)
+        return replace(finished, rejected=told)
 
 
 def _no_text(found: ReadObject) -> str:
