@@ -11,7 +11,8 @@ from orchestration.prompted_json.reading import ReadObject
 from orchestration.prompting import PLANNING_TOOL
 
 ANSWER, THOUGHT = "answer", "thought"
-_ASKS = (ANSWER, "action", "actions", "plan")
+_ASKS_TO_ACT = frozenset({"action", "actions", "plan"})
+_NOTHING: tuple[Any, ...] = ("", None)  # some models name every member
 _MOST_NAMED = 40
 
 
@@ -27,6 +28,12 @@ class InvalidAnswerError(ValueError):
     """The object asks for nothing that can be done; the text says why, to the model."""
 
 
+def acts_first(members: dict[str, Any]) -> bool:
+    """Whether calls are asked for before anything is answered: then an answer that follows is not shown."""
+    asked = (name for name, value in members.items() if name == ANSWER or (name in _ASKS_TO_ACT and value is not None))
+    return next(asked, ANSWER) != ANSWER
+
+
 def asked_calls(found: ReadObject, tools: Collection[str]) -> list[Call]:
     """The calls that a whole object asks for; none when it is an answer. Raises InvalidAnswerError.
 
@@ -34,7 +41,8 @@ def asked_calls(found: ReadObject, tools: Collection[str]) -> list[Call]:
     """
     if found.problem:
         raise InvalidAnswerError(found.problem)
-    asked = [name for name in found.members if name in _ASKS]
+    named = [name for name in found.members if name == ANSWER or name in _ASKS_TO_ACT]
+    asked = [name for name in named if found.members[name] not in _NOTHING] or named
     if not asked:
         raise InvalidAnswerError('It has none of "answer", "action", "actions" and "plan".')
     if len(asked) > 1 and (asked[0] != ANSWER or len(asked) > 2):

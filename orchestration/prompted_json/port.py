@@ -18,7 +18,7 @@ from orchestration.model_port import (
     ToolCallArguments,
     ToolCallStarted,
 )
-from orchestration.prompted_json.meaning import ANSWER, THOUGHT, Call, InvalidAnswerError, asked_calls
+from orchestration.prompted_json.meaning import ANSWER, THOUGHT, Call, InvalidAnswerError, acts_first, asked_calls
 from orchestration.prompted_json.messages import as_plain
 from orchestration.prompted_json.reading import ObjectReader, Piece, ReadObject
 from orchestration.structured_answers import OutputSchema
@@ -113,7 +113,7 @@ class _Answer:
         for piece in pieces:
             if piece.member == THOUGHT:
                 events.append(ReasoningDelta(piece.text))
-            elif self._schema is None:
+            elif self._schema is None and not acts_first(self._reader.members):
                 self._shown = True
                 events.append(TextDelta(piece.text))
         return events

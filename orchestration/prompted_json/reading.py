@@ -94,9 +94,9 @@ class ObjectReader:
         return self._joined(), found
 
     @property
-    def position(self) -> int:
-        """How many characters were read."""
-        return self._position
+    def members(self) -> dict[str, Any]:
+        """The members that are complete so far."""
+        return self._object.members
 
     @property
     def _is_in_text(self) -> bool:
