@@ -53,16 +53,17 @@ _OTHER_AGENTS = """\
 # Other agents
 Each is called as a tool. Give it the whole task: it knows nothing of this conversation."""
 
-_JSON_ANSWERS = """\
-# Form of your answers
+JSON_FORM_TITLE = "# Form of your answers"
+_JSON_ANSWERS = f"""\
+{JSON_FORM_TITLE}
 You cannot call tools directly. Each of your answers is exactly one JSON object and nothing else, one of:
-{"answer": "what the user is told"}
-{"action": {"tool": "name", "arguments": {}}}
-{"actions": [{"tool": "name", "arguments": {}}, {"tool": "name", "arguments": {}}]}"""
+{{"answer": "what the user is told"}}
+{{"action": {{"tool": "name", "arguments": {{}}}}}}
+{{"actions": [{{"tool": "name", "arguments": {{}}}}, {{"tool": "name", "arguments": {{}}}}]}}"""
 _JSON_PLAN = '{"plan": {}} with the arguments of make_plan'
-_JSON_ANSWER_WITHOUT_TOOLS = """\
-# Form of your answers
-Each of your answers is exactly one JSON object and nothing else: {"answer": "what the user is told"}"""
+_JSON_ANSWER_WITHOUT_TOOLS = f"""\
+{JSON_FORM_TITLE}
+Each of your answers is exactly one JSON object and nothing else: {{"answer": "what the user is told"}}"""
 _JSON_THOUGHT = """\
 Before these it may have "thought": "a short one". What the tools gave is told to you in the next message; then answer again in \
 this form, with "answer" once you need no more calls."""

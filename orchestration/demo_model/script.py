@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from orchestration.demo_model.intents import Wish, wishes
+from orchestration.corrections import BEGINNING
+from orchestration.demo_model import json_mode
+from orchestration.demo_model.intents import Wish, sample_value, wishes
+from orchestration.prompting import OUTPUT_SCHEMA_TITLE
 
 INTRODUCTION = "(I am the scripted demo model: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one.) "
 HELP = (
@@ -30,6 +33,7 @@ _LONG_SENTENCES = (
 _COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d{1,6}))?", re.IGNORECASE)
 _CALL = re.compile(r"demo:\s*call\s+(?P<tool>[A-Za-z0-9_-]{1,64})\s*(?P<arguments>\{.*\})?", re.IGNORECASE | re.DOTALL)
 _SAY = re.compile(r"demo:\s*say\s+(?P<said>\{.*\})", re.IGNORECASE | re.DOTALL)
+_STRUCTURED = re.compile(r"demo:\s*structured(?P<bad>[- ]bad)?\s*(?P<json>[{\[].*)?", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
 _OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
 _SLOW_TOKENS = 20
@@ -41,7 +45,8 @@ class Answer:
     """A scripted answer: text, reasoning, calls; or a way to fail.
 
     `status`: the HTTP status, with no stream unless it is 200. `fault`: `stall`, `rubbish`, `cut`, or nothing. `delay`: seconds before
-    each token, None for the usual pace. `pieces`: the text as it is to be cut, instead of into words.
+    each token, None for the usual pace. `pieces`: the text as it is to be cut, instead of into words. `is_formed`: it is brought into
+    the form that the prompt asks for.
     """
 
     text: str = ""
@@ -52,11 +57,30 @@ class Answer:
     fault: str = ""
     delay: float | None = None
     pieces: tuple[str, ...] = ()
+    is_formed: bool = True
 
 
 def answer(request: dict[str, Any]) -> Answer:
-    """Decide what to say to a chat-completions request."""
-    messages = request.get("messages") or []
+    """Decide what to say to a chat-completions request, in the form that its prompt asks for."""
+    in_json = json_mode.is_asked_for(request)
+    messages, mended = _without_corrections(request.get("messages") or [])
+    asked = {**request, "messages": messages}
+    found = _answer(json_mode.as_native(asked) if in_json else asked, mended=mended)
+    if found.status != 200 or not found.is_formed or found.finish_reason == "content_filter":
+        return found
+    schema = json_mode.lines_after(json_mode.system_text(request), OUTPUT_SCHEMA_TITLE)
+    if schema and not found.calls:
+        found = replace(found, text=_as_value(found.text, schema[-1]), pieces=())
+    if not in_json:
+        return found
+    text = json_mode.as_json(found.text, found.reasoning, found.calls, is_value=bool(schema))
+    reason = "stop" if found.finish_reason == "tool_calls" else found.finish_reason
+    return replace(found, text=text, pieces=(), reasoning="", calls=[], finish_reason=reason)
+
+
+def _answer(request: dict[str, Any], *, mended: int) -> Answer:
+    """What a model with tool calling says. `mended`: how often it was told that its answer had the wrong form."""
+    messages = request["messages"]
     text = _last_user_text(messages)[:_READ_CHARACTERS]
     said = _SAY.search(text)
     if said:
@@ -64,7 +88,12 @@ def answer(request: dict[str, Any]) -> Answer:
     call = _CALL.search(text)
     if call:
         return _called(call["tool"], call["arguments"] or "{}", messages)
+    structured = _STRUCTURED.search(text)
+    if structured:
+        return _structured(structured["json"] or text, wrong=bool(structured["bad"]) and not mended)
     command = _COMMAND.search(text)
+    if command and command["name"].lower() == "bad json":
+        return Answer("I corrected my answer.") if mended else Answer("I answer in prose.", is_formed=False)
     if command:
         return _commanded(command["name"].lower(), int(command["number"] or 0), messages, request)
     return _scripted(text, messages, _offered(request))
@@ -141,6 +170,10 @@ def _said(wanted: dict[str, Any], messages: list[dict[str, Any]]) -> Answer:
     )
 
 
+def _structured(text: str, *, wrong: bool) -> Answer:
+    return Answer("This is not of the form that was asked for.", is_formed=False) if wrong else Answer(text.strip())
+
+
 def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:
     results = _results_of_this_turn(messages)
     if not results:
@@ -151,6 +184,21 @@ def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:
 
 
 # --- reading the conversation
+
+
+def _without_corrections(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The conversation before the answers that had the wrong form, and how many there were."""
+    corrections = sum(str(message.get("content")).startswith(BEGINNING) for message in messages)
+    return messages[: len(messages) - 2 * corrections], corrections
+
+
+def _as_value(text: str, schema: str) -> str:
+    """The JSON of a structured answer: the text, where it is JSON, else a value that fits the schema."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return orjson.dumps(sample_value(orjson.loads(schema), text)).decode()
+    return text
 
 
 def _offered(request: dict[str, Any]) -> dict[str, dict[str, Any]]:

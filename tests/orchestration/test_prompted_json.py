@@ -205,7 +205,11 @@ async def test_a_model_with_tool_calling_gives_structured_answers_too() -> None:
 
 
 async def test_the_model_is_shown_calls_results_and_its_mistakes_as_plain_messages() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "get_weather_tool", "arguments": '{"location": "Rome"}'}}
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "get_weather_tool", "arguments": '{"location": "Rome"}'},
+    }
     conversation = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Hello"},
