@@ -22,6 +22,11 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
+_FINISHED_STEPS = (
+    "SELECT s.id FROM orchestration_step s JOIN orchestration_run r ON r.id = s.run_id "
+    "WHERE r.public_id = %s AND s.status = 'finished'"
+)
+
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[RecordedModel]:
@@ -149,7 +154,7 @@ def test_a_structured_answer_is_checked_before_it_is_shown(started: RunningServi
 
 
 def test_a_correction_outlives_the_process(
-    services: SeparateDatabase, started: RunningService, model: RecordedModel
+    services: SeparateDatabase, started: RunningService, model: RecordedModel, stored: Stored
 ) -> None:
     owner, caller, wish = services.start(), Caller(), run_input("recorded killed")
     model.asked.clear()
@@ -157,6 +162,7 @@ def test_a_correction_outlives_the_process(
     with owner.open_stream(caller, "POST", "/ag-ui/agent/json-structured/run", json=wish) as (_, frames):
         reader = Reader(frames)
         assert model.asked.wait(20)
+        eventually(lambda: stored.values(_FINISHED_STEPS, wish["runId"]), "the rejected turn is committed")
         owner.stop(signal.SIGKILL)
         with pytest.raises(Exception):  # noqa: B017 - however the client's library says that the connection is cut
             reader.whole()
