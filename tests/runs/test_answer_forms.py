@@ -83,7 +83,7 @@ def test_a_model_without_tool_calling_calls_a_tool_and_answers(started: RunningS
     assert calls(frames) == ["get_weather_tool"]
     arguments = "".join(event["delta"] for event in events(frames, "TOOL_CALL_ARGS"))
     assert json.loads(arguments) == {"location": "Rome"}
-    assert text(frames) == 'In Rome the sun shines ☀️ 😀 – take "shades".'
+    assert text(frames) == 'In Rome the sun shines ☀️ 😀 \u2013 take "shades".'
     thought = "".join(event["delta"] for event in events(frames, "REASONING_MESSAGE_CONTENT"))
     assert thought == "I need the weather in Rome."
     first, second = model.requests[-2:]
