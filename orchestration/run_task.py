@@ -13,6 +13,7 @@ from audit.actor import Actor
 from orchestration import events as ev
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision
+from orchestration.memory import Memory
 from orchestration.model_port import Rejection, Usage
 from orchestration.resuming import ResumePoint, StoredStep, spent_by
 from orchestration.run_input import RunInput
@@ -34,6 +35,7 @@ class RunTask:
     `refusal`: a guardrail policy does not let the input pass, so no model is asked (`screening.GuardrailViolationError`).
     `decisions`: answers to what earlier runs of the thread had asked. `resume`: where to go on; None for a run that begins.
     `holds_budgets`: something is reserved for it that its end must give back.
+    `memory`: the summary of the thread's older part.
     """
 
     id: UUID
@@ -53,6 +55,7 @@ class RunTask:
     decisions: tuple[Decision, ...] = ()
     resume: ResumePoint | None = None
     holds_budgets: bool = False
+    memory: Memory | None = None
 
 
 class RunCancelledError(Exception):

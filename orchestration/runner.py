@@ -19,7 +19,7 @@ from agentbackend.foundation.writer import LeaseLostError, UnitRejectedError, Wr
 from audit import actions
 from audit.entry import Outcome
 from orchestration import events as ev
-from orchestration import history
+from orchestration import history, memory
 from orchestration.acting import ToolCalls
 from orchestration.answer_forms import port_for, result_of
 from orchestration.capabilities import Capabilities, capabilities_of, limits_told
@@ -66,6 +66,11 @@ class Runner:
         port = port_for(self.task.agent, self.model_port)
         self._model_turns = ModelTurns(self._record, port, self.lease, self.limits, self._spending)
         self._tool_calls = ToolCalls(self._record, self.lease)
+
+    @property
+    def has_outgrown_memory(self) -> bool:
+        """Whether the older part of the run's thread is to be summarised."""
+        return memory.has_outgrown(self._record.conversation.all(), self.task.memory, self.task.agent)
 
     async def execute(self) -> None:
         """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""

@@ -15,7 +15,7 @@ from agentbackend.foundation.problems import Problem
 from audit import actions
 from audit.entry import Outcome
 from orchestration import events as ev
-from orchestration import history
+from orchestration import history, memory
 from orchestration.capabilities import Capabilities
 from orchestration.corrections import require_hope
 from orchestration.lease import Lease
@@ -107,7 +107,7 @@ class ModelTurns:
 
     def _request(self, capabilities: Capabilities, *, with_media: bool) -> ModelRequest:
         record, agent = self.record, self.record.task.agent
-        shown = history.trim(record.conversation.all(), agent.history_token_budget)
+        shown = memory.shown(record.conversation.all(), record.task.memory, agent.history_token_budget)
         return ModelRequest(
             model=record.task.model,
             messages=history.to_model(shown, system=capabilities.system, with_media=with_media),

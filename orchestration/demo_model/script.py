@@ -15,6 +15,7 @@ import orjson
 from orchestration.corrections import BEGINNING
 from orchestration.demo_model import json_mode
 from orchestration.demo_model.intents import Wish, sample_value, wishes
+from orchestration.memory import FORMER_TITLE, SUMMARY_TITLE
 from orchestration.prompting import OUTPUT_SCHEMA_TITLE
 
 INTRODUCTION = "(I am the scripted demo model: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one.) "
@@ -37,6 +38,7 @@ _STRUCTURED = re.compile(r"demo:\s*structured(?P<bad>[- ]bad)?\s*(?P<json>[{\[].
 _NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
 _OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
 _SLOW_TOKENS = 20
+_TOLD_CHARACTERS = 80
 _READ_CHARACTERS = 2000  # of a message: the patterns take time that grows faster than the text
 
 
@@ -62,6 +64,8 @@ class Answer:
 
 def answer(request: dict[str, Any]) -> Answer:
     """Decide what to say to a chat-completions request, in the form that its prompt asks for."""
+    if json_mode.system_text(request).startswith(SUMMARY_TITLE):
+        return Answer(_summary(_last_user_text(request["messages"])))
     in_json = json_mode.is_asked_for(request)
     messages, mended = _without_corrections(request.get("messages") or [])
     asked = {**request, "messages": messages}
@@ -168,6 +172,13 @@ def _said(wanted: dict[str, Any], messages: list[dict[str, Any]]) -> Answer:
         finish_reason="tool_calls" if calls else "stop",
         delay=wanted["delay"] / 1000 if isinstance(wanted.get("delay"), int | float) else None,
     )
+
+
+def _summary(text: str) -> str:
+    """What the user has said, in a row: nothing is lost as long as it fits."""
+    former = next(iter(json_mode.lines_after(text, FORMER_TITLE)), "")
+    said = [line.removeprefix("User: ")[:_TOLD_CHARACTERS] for line in text.splitlines() if line.startswith("User: ")]
+    return " / ".join([former or "The user said", *said])
 
 
 def _structured(text: str, *, wrong: bool) -> Answer:

@@ -1,0 +1,184 @@
+"""Summaries are made here: in the background, by the model, after a run has ended whose thread has outgrown its agent's budget.
+
+So nobody waits for one, and no run, lease or database connection is held meanwhile. A summary that is lost, because the process died or
+the model failed, is made after the thread's next run; made twice at once, the first one is kept. Each one is a model turn in the audit
+trail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from agentbackend.foundation import metrics
+from agentbackend.foundation.database import Database
+from agentbackend.foundation.identifiers import uuid7
+from agentbackend.foundation.writer import Unit
+from audit import actions
+from audit import rows as audit_rows
+from audit.actor import Actor
+from audit.entry import AuditEntry, Outcome, Target, entry
+from orchestration import memory
+from orchestration.agents import AgentCatalogue, AgentProfile
+from orchestration.history import CHARACTERS_PER_TOKEN
+from orchestration.memory import StoredTurn
+from orchestration.model_port import Finished, ModelError, ModelPort, ModelRequest, TextDelta, Usage
+from orchestration.store import MAX_HISTORY_TURNS
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SECONDS = 180.0
+_KEEP = """
+INSERT INTO orchestration_conversationsummary
+    (id, thread_id, up_to_position, last_message_id, text, token_estimate, model, input_tokens, output_tokens)
+SELECT %s, thread.id, %s, %s, %s, %s, %s, %s, %s FROM orchestration_thread AS thread WHERE thread.id = %s
+ON CONFLICT (thread_id, up_to_position) DO NOTHING
+"""
+_THREAD = """
+SELECT run.id, run.agent_id, run.input -> 'actor', COALESCE(summary.text, ''), COALESCE(summary.up_to_position, 0),
+    COALESCE(summary.token_estimate, 0)
+FROM orchestration_thread AS thread
+CROSS JOIN LATERAL (SELECT id, agent_id, input FROM orchestration_run WHERE thread_id = thread.id ORDER BY id DESC LIMIT 1) AS run
+LEFT JOIN LATERAL (SELECT text, up_to_position, token_estimate FROM orchestration_conversationsummary
+    WHERE thread_id = thread.id ORDER BY up_to_position DESC LIMIT 1) AS summary ON true
+WHERE thread.id = %s
+"""
+_TURNS = """
+SELECT position, messages FROM conversation_turns
+WHERE thread_id = %s AND position > %s AND finished_at IS NOT NULL ORDER BY position LIMIT %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A thread whose older part is to be summarised, and for whom."""
+
+    thread_id: UUID
+    run_id: UUID
+    actor: Actor
+    agent: AgentProfile
+    former: str
+    turns: list[StoredTurn]
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What the model has made of it."""
+
+    text: str
+    usage: Usage | None
+
+
+class Summariser:
+    """Makes the summaries of one process. `summary_model` empty: the agent's own model."""
+
+    def __init__(
+        self,
+        database: Database,
+        agents: AgentCatalogue,
+        port: ModelPort,
+        *,
+        default_model: str,
+        summary_model: str = "",
+    ) -> None:
+        self._database = database
+        self._agents = agents
+        self._port = port
+        self._default_model = default_model
+        self._summary_model = summary_model
+
+    async def summarise(self, thread_id: UUID) -> bool:
+        """Summarise what is due in this thread; returns whether more may be due. A failure leaves everything as it was."""
+        due = await self._due(thread_id)
+        if due is None:
+            return False
+        model = self._summary_model or due.agent.model or self._default_model
+        request = memory.summary_request(model, due.former, due.turns, due.agent.history_token_budget)
+        started = datetime.now(UTC)
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                made = await self._ask(request, due.agent.history_token_budget)
+        except ModelError as error:
+            await self._failed(due, model, error.code)
+            return False
+        except TimeoutError:
+            await self._failed(due, model, "model_timeout")
+            return False
+        await self._keep(due, model, made, started)
+        return True
+
+    async def _due(self, thread_id: UUID) -> _Due | None:
+        row = await self._database.fetch_one(_THREAD, (thread_id,))
+        if row is None:
+            return None
+        run_id, agent_id, actor, former, covered, tokens = row
+        agent = await self._agents.by_id(agent_id)
+        if agent is None or not agent.summarise_history:
+            return None
+        rows = await self._database.fetch_all(_TURNS, (thread_id, covered, MAX_HISTORY_TURNS))
+        turns = memory.due([StoredTurn(*found) for found in rows], tokens, agent.history_token_budget)
+        return _Due(thread_id, run_id, Actor(**actor), agent, former, turns) if turns else None
+
+    async def _ask(self, request: ModelRequest, token_budget: int) -> _Summary:
+        pieces: list[str] = []
+        finished: Finished | None = None
+        async with self._port.stream(request) as batches:
+            async for batch in batches:
+                pieces += [event.text for event in batch if isinstance(event, TextDelta)]
+                finished = next((event for event in batch if isinstance(event, Finished)), finished)
+        text = memory.as_memory_text("".join(pieces), token_budget)
+        if finished is None or finished.reason == "content_filter" or not text:
+            raise ModelError("model_invalid_response", "The model wrote no summary.")
+        return _Summary(text, finished.usage)
+
+    async def _keep(self, due: _Due, model: str, made: _Summary, started: datetime) -> None:
+        """The summary and its audit entry, committed together."""
+        last = next(turn for turn in reversed(due.turns) if turn.messages)
+        up_to, last_message_id = due.turns[-1].position, last.messages[-1]["id"]
+        usage = made.usage or Usage()
+        tokens = len(made.text) // CHARACTERS_PER_TOKEN + 1
+        row = (uuid7(), up_to, last_message_id, made.text, tokens, model, usage.input_tokens, usage.output_tokens)
+        details = {
+            "kind": "summary",
+            "model": model,
+            "turns": [due.turns[0].position, up_to],
+            "text": made.text,
+            "duration_ms": round((datetime.now(UTC) - started).total_seconds() * 1000),
+            "usage": None if made.usage is None else made.usage.as_dict(),
+        }
+        await self._write(_entry(due, Outcome.SUCCESS, "", details), (_KEEP, (*row, due.thread_id)))
+        metrics.model_turns.labels(outcome="ok").inc()
+        metrics.model_tokens.labels(kind="input").inc(usage.input_tokens)
+        metrics.model_tokens.labels(kind="output").inc(usage.output_tokens)
+        logger.info("the older part of a thread was summarised", extra={"thread_id": str(due.thread_id)})
+
+    async def _failed(self, due: _Due, model: str, code: str) -> None:
+        """Older messages are left out until a summary succeeds."""
+        logger.warning("a thread could not be summarised", extra={"thread_id": str(due.thread_id), "code": code})
+        metrics.model_turns.labels(outcome=code).inc()
+        await self._write(_entry(due, Outcome.FAILURE, code, {"kind": "summary", "model": model, "code": code}))
+
+    async def _write(self, audit_entry: AuditEntry, *statements: tuple[str, tuple[Any, ...]]) -> None:
+        unit = Unit()
+        audit_rows.add_to(unit, audit_entry)
+        async with self._database.connection() as connection, connection.pipeline():
+            for statement, parameters in (*statements, *unit.statements()):
+                await connection.execute(statement, parameters)
+            await connection.commit()
+
+
+def _entry(due: _Due, outcome: Outcome, reason: str, details: dict[str, Any]) -> AuditEntry:
+    return entry(
+        actions.MODEL_TURN,
+        actor=due.actor,
+        outcome=outcome,
+        target=Target("thread", str(due.thread_id)),
+        reason=reason,
+        run_id=due.run_id,
+        thread_id=due.thread_id,
+        details=details,
+    )
