@@ -15,7 +15,7 @@ import orjson
 from orchestration.corrections import BEGINNING
 from orchestration.demo_model import json_mode
 from orchestration.demo_model.intents import Wish, sample_value, wishes
-from orchestration.memory import FORMER_TITLE, SUMMARY_TITLE
+from orchestration.memory import FORMER_TITLE, MEMORY_TITLE, SUMMARY_TITLE
 from orchestration.prompting import OUTPUT_SCHEMA_TITLE
 
 INTRODUCTION = "(I am the scripted demo model: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one.) "
@@ -142,6 +142,8 @@ def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: 
         return Answer(" ".join(f"word{index}" for index in range(1, _SLOW_TOKENS + 1)), delay=(number or 200) / 1000)
     if name == "loop":
         return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
+    if name == "recall":
+        return Answer(_recalled(messages))
     if name == "bad arguments":
         return _bad_arguments(messages)
     return _scripted("", messages, _offered(request))
@@ -179,6 +181,13 @@ def _summary(text: str) -> str:
     former = next(iter(json_mode.lines_after(text, FORMER_TITLE)), "")
     said = [line.removeprefix("User: ")[:_TOLD_CHARACTERS] for line in text.splitlines() if line.startswith("User: ")]
     return " / ".join([former or "The user said", *said])
+
+
+def _recalled(messages: list[dict[str, Any]]) -> str:
+    """The summary of the thread's older part, as it was shown."""
+    contents = (str(message.get("content")) for message in messages if message.get("role") == "user")
+    found = next((content for content in contents if content.startswith(MEMORY_TITLE)), "")
+    return found or "I was shown no summary."
 
 
 def _structured(text: str, *, wrong: bool) -> Answer:
