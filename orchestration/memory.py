@@ -142,8 +142,9 @@ def as_memory_text(said: str, token_budget: int) -> str:
 
 
 def _told(message: dict[str, Any]) -> list[str]:
-    role, content = message["role"], message.get("content")
-    text = _text(content)
+    role, text = message["role"], _text(message.get("content"))
+    if "subagentRunId" in message:  # its answer is a tool's result, too
+        return []
     if role == "tool":
         return [f"Result of a tool: {text}"]
     if role not in ("user", "assistant"):
