@@ -10,6 +10,7 @@ that providers are sent.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _NO_SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
 _KEPT = frozenset(
     "\n\t\u200c\u200d"
 )  # the last two join in some scripts and in emoji; other format characters can hide text
+_UNUSUAL = re.compile(r"[^\n\t -~]")
 _LEFT_OUT_OF_SCHEMAS = frozenset({"$schema", "$id", "$comment", "title", "examples"})
 
 _HOW_TO_ACT = """\
@@ -149,7 +151,9 @@ def wire_tools(tools: Sequence[PromptTool]) -> list[dict[str, Any]]:
 
 def plain(text: str, longest: int) -> str:
     """A text of somebody else's without characters that hide, turn or control text, cut to `longest`."""
-    kept = "".join(character for character in text if _is_plain(character)).strip()
+    if _UNUSUAL.search(text):
+        text = "".join(character for character in text if _is_plain(character))
+    kept = text.strip()
     return kept if len(kept) <= longest else kept[: longest - 3] + "..."
 
 

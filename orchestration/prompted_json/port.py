@@ -66,8 +66,9 @@ class PromptedJson:
                     events += answer.take(event.text)
                 elif isinstance(event, Finished):
                     events += answer.end(event)
-                else:
+                elif isinstance(event, ReasoningDelta):
                     events.append(event)
+                # Calls that a model makes by itself, though it was offered no tools, are none: it is told so.
             if events:
                 yield events
 
