@@ -123,26 +123,22 @@ class ThreadAdmin(ReadOnlyAdmin):
         rows = ((turn.position, unfolding(short(turn.user_message), conversation(turn.messages))) for turn in turns)
         return format_html_join("", '<div class="console-turn"><span>{}</span>{}</div>', rows) or "none yet"
 
-    @display(
-        description="What the model is shown instead of older turns: the newest summary, which folds those before it"
-    )
+    @display(description="Summaries, newest first")
     def summaries(self, thread: Thread) -> str:
         if not thread.content_shown:  # type: ignore[attr-defined]
             return HIDDEN
         found = ConversationSummary.objects.filter(thread=thread).order_by("-up_to_position")[:LAST_SUMMARIES]
         rows = (
             (
-                summary.up_to_position,
                 unfolding(
-                    f"Turns 1 to {summary.up_to_position}, written by {summary.model}",
+                    f"Turns 1 to {summary.up_to_position} as {summary.model} has summed them up for later turns",
                     format_html("<p>{}</p>", summary.text),
                 ),
                 moment(summary.created_at),
             )
             for summary in found
         )
-        none = "none: the thread fits the budget of its agent"
-        return format_html_join("", '<div class="console-turn"><span>{}</span>{}<span>{}</span></div>', rows) or none
+        return format_html_join("", '<div class="console-turn">{}<span>{}</span></div>', rows) or "none yet"
 
     @display(description="AG-UI state after the last run")
     def shared_state(self, thread: Thread) -> str:
