@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from orchestration.agents import AgentProfile
@@ -23,7 +24,10 @@ def port_for(agent: AgentProfile, port: ModelPort) -> ModelPort:
 
 def result_of(turn: StreamedTurn, agent: AgentProfile) -> dict[str, Any] | None:
     """What RUN_FINISHED tells programs of a final answer: its value, where it has a schema; that it is not whole."""
-    result: dict[str, Any] = {"answer": final_value(turn.text)} if agent.output_schema else {}
+    result: dict[str, Any] = {}
+    if agent.output_schema:
+        with suppress(ValueError):  # a text that was redacted may be JSON no more
+            result["answer"] = final_value(turn.text)
     if turn.finish_reason == "length":
         result["finishReason"] = "length"
     return result or None
