@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,9 @@ from orchestration.history import CHARACTERS_PER_TOKEN
 from orchestration.memory import StoredTurn
 from orchestration.model_port import Finished, ModelError, ModelPort, ModelRequest, TextDelta, Usage
 from orchestration.store import MAX_HISTORY_TURNS
+from tools.governance import findings as of_findings
+from tools.governance.guardrails.policy import Finding, Stage
+from tools.registry import registry
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class _Summary:
 
     text: str
     usage: Usage | None
+    findings: tuple[Finding, ...] = ()
 
 
 class Summariser:
@@ -101,7 +105,7 @@ class Summariser:
         started = datetime.now(UTC)
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
-                made = await self._ask(request, due.agent.history_token_budget)
+                made = await self._screened(await self._ask(request, due.agent.history_token_budget), due)
         except ModelError as error:
             await self._failed(due, model, error.code)
             return False
@@ -135,6 +139,15 @@ class Summariser:
             raise ModelError("model_invalid_response", "The model wrote no summary.")
         return _Summary(text, finished.usage)
 
+    async def _screened(self, made: _Summary, due: _Due) -> _Summary:
+        """What guardrail policies let pass of it: it is stored, and shown to the model as long as its thread goes on."""
+        screen = await registry.screen(due.agent.guardrails)
+        checked = await screen.check(Stage.OUTPUT, made.text)
+        of_findings.count(checked.findings)
+        if checked.blocked is not None:
+            raise ModelError("model_content_filter", "A guardrail policy withholds the summary.")
+        return replace(made, text=checked.text, findings=checked.findings)
+
     async def _keep(self, due: _Due, model: str, made: _Summary, started: datetime) -> None:
         """The summary and its audit entry, committed together."""
         last = next(turn for turn in reversed(due.turns) if turn.messages)
@@ -149,6 +162,7 @@ class Summariser:
             "text": made.text,
             "duration_ms": round((datetime.now(UTC) - started).total_seconds() * 1000),
             "usage": None if made.usage is None else made.usage.as_dict(),
+            "guardrails": of_findings.as_details(made.findings),
         }
         await self._write(_entry(due, Outcome.SUCCESS, "", details), (_KEEP, (*row, due.thread_id)))
         metrics.model_turns.labels(outcome="ok").inc()
