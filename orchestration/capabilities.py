@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from psycopg import Error as DatabaseError
 
 from a2a.delegation import RemoteAgent, directory
 from orchestration.answer_forms import PROMPTED_JSON
 from orchestration.prompting import Delegate, Prompt, PromptTool, Skill, in_order, system_prompt, wire_tools
 from orchestration.run_task import RunLimits, RunTask
 from tools.calls import SideEffects
+from tools.governance.budget_ledger import left_for
 from tools.registry import offered_tools
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,20 @@ async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabili
     )
 
 
-def limits_told(limits: RunLimits) -> list[str]:
-    """What one answer may take, as the model is told."""
-    return [f"At most {limits.max_iterations} of your turns for one answer; a turn may make several calls."]
+async def limits_told(task: RunTask, limits: RunLimits) -> list[str]:
+    """What one answer may take, and what budgets leave to the caller, as the model is told."""
+    turns = f"At most {limits.max_iterations} of your turns for one answer; a turn may make several calls."
+    try:
+        left = await left_for(task.agent.slug, task.actor)
+    except (DatabaseError, OSError, TimeoutError):  # no reason to fail: what is used is counted all the same
+        logger.warning("what is left of budgets cannot be told to the model")
+        left = []
+    return [turns, *(_left(budget) for budget in left)]
+
+
+def _left(budget: dict[str, Any]) -> str:
+    renewal = f" until {budget['renewsAt']}" if budget.get("renewsAt") else ""
+    return f"Budget for {str(budget['what']).replace('_', ' ')}: {budget['left']} left{renewal}."
 
 
 def _delegate(agent: RemoteAgent) -> Delegate:

@@ -555,6 +555,7 @@ class Engine:
             self.database,
             self.agents,
             self._model_port,
+            models=self.models,
             default_model=config.default_model,
             summary_model=config.summary_model,
         )

@@ -118,7 +118,7 @@ class Runner:
         if not self.task.awaits_answer:
             await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED)
             return
-        capabilities = await capabilities_of(self.task, limits_told(self.limits))
+        capabilities = await capabilities_of(self.task, await limits_told(self.task, self.limits))
         questions = await self._tool_calls.carry_out_decisions(capabilities)
         if questions:
             await self._finish_interrupted(questions)

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orchestration', '0005_agent_behaviour'),
+        ('orchestration', '0007_providers'),
     ]
 
     operations = [

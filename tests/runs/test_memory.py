@@ -9,14 +9,20 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 
 from agentbackend.foundation.database import Database
+from audit.actor import SYSTEM
 from orchestration.agents import AgentCatalogue
 from orchestration.memory import MEMORY_TITLE
 from orchestration.model_port import Finished, ModelError, ModelEvent, ModelRequest, TextDelta, Usage
+from orchestration.model_providers.catalogue import ModelCatalogue
 from orchestration.summarising import Summariser
 from tests.running_service import Caller, RunningService
 from tests.runs.support import Stored, eventually, text
+from tools.changes import submit
+from tools.documents import Document
+from tools.registry import registry
 
 FILLER = "and this is only said so that the thread grows, " * 6
 
@@ -106,7 +112,14 @@ async def test_a_summary_that_was_lost_is_made_again_and_only_once(
     superuser_connection.execute("UPDATE orchestration_agent SET summarise_history = true WHERE slug = %s", (agent,))
     [thread] = stored.values("SELECT id FROM orchestration_thread WHERE public_id = %s", thread_id)
     port = Held()
-    summariser = Summariser(database_pool, AgentCatalogue(database_pool), port, default_model="m", summary_model="s")
+    summariser = Summariser(
+        database_pool,
+        AgentCatalogue(database_pool),
+        port,
+        models=ModelCatalogue(database_pool),
+        default_model="m",
+        summary_model="s",
+    )
     dying = asyncio.create_task(summariser.summarise(thread))
     await port.was_asked.wait()
     dying.cancel()
@@ -122,3 +135,28 @@ async def test_a_summary_that_was_lost_is_made_again_and_only_once(
     assert not await summariser.summarise(thread), "nothing is due any more"
     assert port.asked[0].model == "s"
     assert "My dog is called Bruno" in str(port.asked[0].messages)
+
+
+async def test_a_summary_counts_under_the_budgets_of_the_threads_owner(
+    service: RunningService, superuser_connection: psycopg.Connection, stored: Stored, database_pool: Database
+) -> None:
+    agent, caller, thread_id = made_agent(service, superuser_connection, summarise=False), Caller(), str(uuid4())
+    for words in ("My dog is called Bruno", f"First {FILLER}", f"Second {FILLER}"):
+        await asyncio.to_thread(said, service, caller, agent, thread_id, words)
+    superuser_connection.execute("UPDATE orchestration_agent SET summarise_history = true WHERE slug = %s", (agent,))
+    [thread] = stored.values("SELECT id FROM orchestration_thread WHERE public_id = %s", thread_id)
+    port, models = Held(), ModelCatalogue(database_pool)
+    port.may_answer.set()
+    summariser = Summariser(database_pool, AgentCatalogue(database_pool), port, models=models, default_model="m")
+    name = f"summaries-{uuid4().hex[:8]}"
+    for limit, expected in ((20, []), (100_000, ["The dog is Bruno."])):
+        said_of = {"what": "tokens", "limit": limit, "period": "day", "user_id": caller.id}
+        await sync_to_async(submit)(Document("Budget", name, said_of), by=SYSTEM)
+        registry.expire()
+        await summariser.summarise(thread)
+        assert summaries(stored, thread_id) == expected
+    used = stored.values(
+        "SELECT u.used FROM tools_budgetuse u JOIN tools_budget b ON b.id = u.budget_id WHERE b.name = %s", name
+    )
+    await sync_to_async(submit)(Document("Budget", name, None), by=SYSTEM)
+    assert used == [11]
