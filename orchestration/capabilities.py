@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from psycopg import Error as DatabaseError
 
 from a2a.delegation import RemoteAgent, directory
 from orchestration.answer_forms import PROMPTED_JSON
+from orchestration.plans import definition as plans
+from orchestration.plans.definition import MAKE_PLAN
 from orchestration.prompting import Delegate, Prompt, PromptTool, Skill, in_order, system_prompt, wire_tools
 from orchestration.run_task import RunLimits, RunTask
 from tools.calls import SideEffects
@@ -23,12 +26,13 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The system prompt, the tools in the form of the chat-completions API (ours first, delegations among them), which of them are
-    the client's, and what an interrupted call of ours means."""
+    the client's, what an interrupted call of ours means, and the tools that plans may call, with their schemas (none: no plans)."""
 
     system: str
     tools: list[dict[str, Any]]
     frontend: frozenset[str]
     side_effects: dict[str, SideEffects]
+    plannable: dict[str, bytes] = field(default_factory=dict)
 
 
 async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabilities:
@@ -38,9 +42,13 @@ async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabili
         *await offered_tools(task.actor, task.agent.tools),
         *(agent.as_tool() for agent in delegates),
     ]
-    names = {tool.name for tool in backend_tools}
+    plannable = {tool.name: orjson.dumps(tool.input_schema) for tool in backend_tools} if task.agent.planning else {}
+    names = {tool.name for tool in backend_tools} | ({MAKE_PLAN} if plannable else set())
     frontend = [tool for tool in task.run_input.tools if tool.name not in names]
-    tools = in_order([PromptTool(tool.name, tool.description, tool.input_schema) for tool in backend_tools])
+    ours = [PromptTool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]
+    if plannable:
+        ours.append(PromptTool(MAKE_PLAN, plans.DESCRIPTION, plans.SCHEMA))
+    tools = in_order(ours)
     tools += in_order([PromptTool(tool.name, tool.description, tool.parameters) for tool in frontend])
     prompt = Prompt(
         instructions=task.agent.instructions,
@@ -56,6 +64,7 @@ async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabili
         tools=wire_tools(tools),
         frontend=frozenset(tool.name for tool in frontend),
         side_effects={tool.name: tool.side_effects for tool in backend_tools},
+        plannable=plannable,
     )
 
 

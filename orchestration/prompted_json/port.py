@@ -47,7 +47,7 @@ class PromptedJson:
             corrections=(),
             response_format={"type": "json_object"},
         )
-        tools = frozenset(tool["function"]["name"] for tool in request.tools)
+        tools = frozenset(tool["function"]["name"] for tool in request.tools if request.may_call)
         async with self._port.stream(asked) as batches, aclosing(self._events(batches, tools)) as events:
             yield events
 
