@@ -29,7 +29,7 @@ test: development ## all tests (TESTS= for some of them)
 check: development ## what must hold before a change goes in: lint, format, types, imports, migrations
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	.venv/bin/python -m mypy
 	.venv/bin/lint-imports
 	@DJANGO_DEBUG=true DJANGO_SECRET_KEY=for-checks-only .venv/bin/python manage.py check --fail-level WARNING
 	@DJANGO_DEBUG=true DJANGO_SECRET_KEY=for-checks-only .venv/bin/python manage.py makemigrations --check --dry-run

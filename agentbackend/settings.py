@@ -58,6 +58,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "FOUR_EYES": (str, ""),
     "MCP_CONFORMANCE_FIXTURES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
+    "A2A_MAX_HOPS": (int, 5),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
     "OUTBOUND_PROXY": (str, ""),
@@ -214,8 +215,11 @@ if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials
 MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:
     raise ImproperlyConfigured("MCP_CONFORMANCE_FIXTURES: is for tests only, and refused when DJANGO_DEBUG is off.")
+A2A_MAX_HOPS: int = _at_least(1, "A2A_MAX_HOPS")
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
+if DEBUG:  # the sample agent that `make run` starts
+    OUTBOUND_ALLOWED_HOSTS.append(f"127.0.0.1:{_read('A2A_MOCK_PORT')}")
 OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")
 OUTBOUND_CA_FILE: str = _read("OUTBOUND_CA_FILE")
 if OUTBOUND_CA_FILE and not Path(OUTBOUND_CA_FILE).is_file():
@@ -272,6 +276,7 @@ AUDIT_LINKS = {
     "tools.argumentrule": "admin:tools_argumentrule_change",
     "tools.remoteserver": "admin:tools_remoteserver_change",
     "tools.storedcredential": "admin:tools_storedcredential_change",
+    "a2a.remoteagent": "admin:a2a_remoteagent_change",
     "change": "admin:tools_changerequest_change",
     "auth.user": "admin:auth_user_change",
     "auth.group": "admin:auth_group_change",

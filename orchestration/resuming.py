@@ -40,12 +40,14 @@ class StoredStep:
 
 @dataclass(frozen=True, slots=True)
 class KnownCall:
-    """What the journal knows of a tool call or delegation: its result, or that it was begun. `said`: what a subagent said."""
+    """What the journal knows of a tool call or delegation: its result, or that it was begun. `said`: what a subagent said;
+    `peer_task`: what another agent calls the task that was handed to it."""
 
     message: dict[str, Any] | None
     permitted: bool
     side_effects: SideEffects
     said: tuple[dict[str, Any], ...] = ()
+    peer_task: str = ""
 
     @property
     def may_have_happened(self) -> bool:
@@ -176,6 +178,7 @@ def _known_calls(steps: Iterable[StoredStep]) -> dict[str, KnownCall]:
             permitted=bool(detail.get("permitted")),
             side_effects=SideEffects(detail.get("sideEffects") or SideEffects.UNSAFE),
             said=tuple(detail.get("said") or ()),
+            peer_task=detail.get("peerTask") or "",
         )
     return known
 

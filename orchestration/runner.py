@@ -56,7 +56,7 @@ class Runner:
     def __post_init__(self) -> None:
         self._record = RunRecord(self.task, self.journal)
         self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits)
-        self._tool_calls = ToolCalls(self._record, self.lease)
+        self._tool_calls = ToolCalls(self._record, self.lease, self._goes_on_elsewhere)
 
     async def execute(self) -> None:
         """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""
@@ -83,6 +83,10 @@ class Runner:
         except Exception:
             logger.exception("a run failed")
             await self._fail("internal_error", "The run failed for a reason inside the service.")
+
+    def _goes_on_elsewhere(self) -> bool:
+        """Whether this process was told to stop, and not because somebody cancelled the run."""
+        return self.stop_reason is not None and not isinstance(self.stop_reason, RunCancelledError)
 
     async def _stopped(self) -> None:
         """The task was cancelled: by a cancellation of the run, or because this process gives the run away."""

@@ -296,7 +296,7 @@ class RemoteServerKind:
         problems: dict[str, list[str]] = {}
         if not is_plain_address(spec["url"]):
             problems["url"] = ["An address with http:// or https:// and a host, without a login in it."]
-        elif refusal := _refused_address(spec["url"]):
+        elif refusal := refused_address(spec["url"]):
             problems["url"] = [refusal]
         if spec["credential"] and name_problem(spec["credential"]):
             problems["credential"] = [name_problem(spec["credential"])]
@@ -321,7 +321,7 @@ class RemoteServerKind:
         _delete(actions.REMOTE_SERVER_CHANGED, server, name, self.read(name), by, note)
 
 
-def _refused_address(url: str) -> str:
+def refused_address(url: str) -> str:
     """Why requests may not go to this address; where a name leads is found out when it is asked."""
     parts = urlsplit(url)
     if parts.fragment:
