@@ -49,7 +49,7 @@ MAX_QUESTION: Final = 4000
 
 _FIRST_POLL_SECONDS = 0.5
 _LAST_POLL_SECONDS = 5.0
-_WAITS = wait_exponential_jitter(initial=0.2, max=2.0, jitter=0.2)
+_WAITS = wait_exponential_jitter(multiplier=0.2, max=2.0, jitter=0.2)
 
 _OK = """
 INSERT INTO a2a_remoteagenthealth AS health (agent_id, last_ok_at)
@@ -238,7 +238,10 @@ class _Conversation:
             reraise=True,
             before_sleep=self._log_again,
         )
-        return await retrying(what)
+        async for attempt in retrying:
+            with attempt:
+                return await what()
+        raise AssertionError("the last attempt returns or raises")
 
     def _log_again(self, state: RetryCallState) -> None:
         logger.info("an agent is asked again", extra={"agent": self.agent.name, "attempt": state.attempt_number})
