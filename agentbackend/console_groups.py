@@ -38,6 +38,7 @@ _SEES_RUNNING = (
     | _permissions("tools", "changerequest", "view")
     | _permissions("tools", "remoteserver", "view")
     | _permissions("tools", "remotetool", "view")
+    | _permissions("a2a", "remoteagent", "view")
     | _permissions("tools", "storedcredential", "view")
 )
 
@@ -52,6 +53,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "argumentrule", *_EVERY)
     | _permissions("tools", "storedcredential", *_EVERY)
     | _permissions("tools", "remoteserver", *_EVERY)
+    | _permissions("a2a", "remoteagent", *_EVERY)
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")
     | _permissions("audit", "auditevent", "view")
