@@ -77,6 +77,9 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "PORT": (int, 8000),
     "A2A_MOCK_PORT": (int, 8001),
     "BIND_ADDRESS": (str, "127.0.0.1"),
+    "TLS_CERT_FILE": (str, ""),
+    "TLS_KEY_FILE": (str, ""),
+    "TLS_CLIENT_CA_FILE": (str, ""),
     # around
     "REDIS_URL": (str, ""),
     "LOG_LEVEL": (str, "INFO"),
@@ -143,6 +146,14 @@ def _address(name: str, *schemes: str) -> str:
         raise ImproperlyConfigured(
             f"{name}: expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}."
         )
+    return value
+
+
+def _file(name: str) -> str:
+    """The name of a file that is there, or nothing."""
+    value: str = _read(name)
+    if value and not Path(value).is_file():
+        raise ImproperlyConfigured(f"{name}: there is no file {value!r}.")
     return value
 
 
@@ -221,9 +232,7 @@ OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
 if DEBUG:  # the sample agent that `make run` starts
     OUTBOUND_ALLOWED_HOSTS.append(f"127.0.0.1:{_read('A2A_MOCK_PORT')}")
 OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")
-OUTBOUND_CA_FILE: str = _read("OUTBOUND_CA_FILE")
-if OUTBOUND_CA_FILE and not Path(OUTBOUND_CA_FILE).is_file():
-    raise ImproperlyConfigured(f"OUTBOUND_CA_FILE: there is no file {OUTBOUND_CA_FILE!r}.")
+OUTBOUND_CA_FILE: str = _file("OUTBOUND_CA_FILE")
 
 # --- who may call
 GATEWAY_SIGNING_KEYS = _key_ring("GATEWAY_SIGNING_KEYS")
@@ -241,6 +250,13 @@ ALLOWED_HOSTS: list[str] = _list("DJANGO_ALLOWED_HOSTS") or (["localhost", "127.
 PORT: int = _read("PORT")
 A2A_MOCK_PORT: int = _read("A2A_MOCK_PORT")
 BIND_ADDRESS: str = _read("BIND_ADDRESS")
+TLS_CERT_FILE: str = _file("TLS_CERT_FILE")
+TLS_KEY_FILE: str = _file("TLS_KEY_FILE")
+TLS_CLIENT_CA_FILE: str = _file("TLS_CLIENT_CA_FILE")
+if bool(TLS_CERT_FILE) != bool(TLS_KEY_FILE):
+    raise ImproperlyConfigured("TLS_CERT_FILE and TLS_KEY_FILE: either both are set or neither.")
+if TLS_CLIENT_CA_FILE and not TLS_CERT_FILE:
+    raise ImproperlyConfigured("TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE, too.")
 ROOT_URLCONF = "agentbackend.urls"
 ASGI_APPLICATION = "agentbackend.asgi.application"
 LANGUAGE_CODE = "en"
