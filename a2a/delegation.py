@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -25,8 +25,12 @@ from agentbackend.foundation.identifiers import uuid7
 from audit import actions
 from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
+from tools.call_screening import AnswerScreening, CallScreening, refusal_text, withheld_answer, withheld_by
 from tools.calls import CallContext, SideEffects, ToolCall, ToolDefinition, ToolOutcome, ToolResult
+from tools.governance import findings as of_findings
+from tools.governance.guardrails.policy import Finding
 from tools.governance.roles import Decision, may_use
+from tools.governance.screens import NO_SCREEN, Screen
 from tools.registry import registry
 from tools.schemas import problems
 
@@ -245,9 +249,10 @@ async def delegate(
     await directory.refresh()
     peer = directory.peers.get(call.name)
     delegation = _Delegation(call, context, listener, peer, time.monotonic(), handover or Handover())
+    delegation.screen = await registry.screen(context.guardrails)
     try:
         peer, decision = await delegation.permitted()
-        task = delegation.read_task()
+        task = await delegation.read_task()
     except _Refused as refused:
         return await delegation.refuse(refused)
     return await delegation.carry_out(peer, task, decision)
@@ -272,6 +277,7 @@ class _Delegation:
     started: float
     handover: Handover
     id: str = field(default_factory=lambda: str(uuid7()))
+    screen: Screen = NO_SCREEN
 
     async def permitted(self) -> tuple[Peer, Decision]:
         """The peer, and why the caller may have it asked; raises _Refused."""
@@ -291,12 +297,14 @@ class _Delegation:
             raise _Refused(ToolOutcome.DENIED, "too_many_hops", f"The task is not handed on. {refusal}")
         return peer, decision
 
-    def read_task(self) -> Task:
-        """The task; raises _Refused that says what does not fit."""
+    async def read_task(self) -> Task:
+        """The task as guardrail policies let it pass; raises _Refused that says what does not fit."""
         try:
             arguments = orjson.loads(self.call.arguments or "{}")
         except orjson.JSONDecodeError as error:
             raise _invalid(f"They are not JSON: {error}.") from error
+        if isinstance(arguments, dict):
+            arguments = await self._screened(arguments)
         if found := problems(_TASK_SCHEMA_BYTES, arguments):
             raise _invalid("; ".join(found) + ".")
         handover = self.handover
@@ -312,6 +320,28 @@ class _Delegation:
             goes_on=handover.goes_on,
         )
 
+    async def _screened(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        withheld = withheld_by(arguments)
+        if withheld is not None:
+            policy, category = withheld[0].partition(":")[0], withheld[1]
+            raise _Refused(ToolOutcome.DENIED, "guardrail", refusal_text(policy, category, self.call.name))
+        screening = CallScreening(self.screen)
+        arguments = await screening.arguments(arguments)
+        self._note_findings(screening.findings)
+        blocked = screening.blocked
+        if blocked is not None:
+            text = refusal_text(blocked.policy.name, blocked.category, self.call.name, blocked.policy.message)
+            raise _Refused(ToolOutcome.DENIED, "guardrail", text)
+        if screening.asking:
+            message = "A policy wants a person's approval of this task, which delegations do not wait for, so it was not handed on."
+            raise _Refused(ToolOutcome.DENIED, "guardrail", message)
+        return arguments
+
+    def _note_findings(self, found: Sequence[Finding]) -> None:
+        of_findings.count(found)
+        for audit_entry in of_findings.entries(found, **self._about(), details={"call_id": self.call.id}):
+            self.context.recorder.note(audit_entry)
+
     async def carry_out(self, peer: Peer, task: Task, decision: Decision) -> ToolResult:
         """Record the permission, ask the peer, and note what came of it."""
         details = {"task": task.text, "delegation": self.id}
@@ -319,41 +349,60 @@ class _Delegation:
             self._entry(actions.DELEGATION_ALLOWED, reason=decision.reason_code, details=details)
         )
         self.listener.started(self.id, peer.agent, task.text)
+        screening = AnswerScreening(self.screen)
         try:
-            answer = await self._ask(peer, task)
+            answer = await self._ask(peer, task, screening)
         except DelegationError as error:
-            return self._failed(ToolOutcome.FAILED, error.message, error)
+            self._note_findings(screening.findings)
+            return self._failed(ToolOutcome.FAILED, await self._passing(error.message, peer), error)
         except TimeoutError:
             message = f"The agent {peer.agent.title} did not answer within {peer.agent.timeout_seconds:g} seconds."
             return self._failed(ToolOutcome.TIMED_OUT, message)
         except Exception:
             logger.exception("a delegation failed", extra={"agent": peer.agent.name})
             return self._failed(ToolOutcome.FAILED, f"The agent {peer.agent.title} could not be asked.")
+        self._note_findings(screening.findings)
+        blocked = screening.blocked
+        if blocked is not None:
+            return self._failed(ToolOutcome.WITHHELD, withheld_answer(blocked, peer.agent.title))
         self.listener.finished(answer)
         self._note(actions.DELEGATION_FINISHED, Outcome.SUCCESS, details={"answer": answer})
-        return self._counted(ToolResult(ToolOutcome.OK, answer, value=answer, duration_ms=self._milliseconds()))
+        content = screening.for_model(answer)
+        return self._counted(ToolResult(ToolOutcome.OK, content, value=answer, duration_ms=self._milliseconds()))
 
-    async def _ask(self, peer: Peer, task: Task) -> str:
-        """The whole answer, cut where it is longer than it may be; raises DelegationError or TimeoutError."""
+    async def _ask(self, peer: Peer, task: Task, screening: AnswerScreening) -> str:
+        """The answer as far as policies let it pass, cut where it is longer than it may be; raises DelegationError or TimeoutError."""
         pieces: list[str] = []
         length = 0
         async with asyncio.timeout(peer.agent.timeout_seconds), aclosing(peer.answer(task)) as answer:  # type: ignore[type-var]
             async for piece in answer:
                 kept = piece[: MAX_ANSWER_CHARACTERS - length]
-                if kept:
-                    self.listener.text(kept)
-                    pieces.append(kept)
-                    length += len(kept)
-                if len(kept) < len(piece):
+                length += len(kept)
+                self._tell(screening.feed(kept), pieces)
+                if len(kept) < len(piece) or screening.blocked is not None:
                     break
+            self._tell(await screening.end(), pieces)
         return "".join(pieces)
+
+    async def _passing(self, message: str, peer: Peer) -> str:
+        """What the other side wrote of its failure, as far as policies let it pass."""
+        screening = AnswerScreening(self.screen)
+        passed = screening.feed(message) + await screening.end()
+        self._note_findings(screening.findings)
+        return passed if screening.blocked is None else withheld_answer(screening.blocked, peer.agent.title)
+
+    def _tell(self, text: str, pieces: list[str]) -> None:
+        if text:
+            self.listener.text(text)
+            pieces.append(text)
 
     async def refuse(self, refused: _Refused) -> ToolResult:
         """Record a refusal and tell it."""
         denied = refused.outcome in (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED, ToolOutcome.DISABLED)
         action = actions.DELEGATION_DENIED if denied else actions.DELEGATION_FAILED
         outcome = Outcome.DENIED if denied else Outcome.FAILURE
-        details = {"message": refused.message, "arguments": self.call.arguments[:2000]}
+        arguments = CallScreening(self.screen).recordable(self.call.arguments[:2000])
+        details = {"message": refused.message, "arguments": arguments}
         await self.context.recorder.record(self._entry(action, outcome, refused.reason, details))
         retryable = refused.outcome is ToolOutcome.INVALID_ARGUMENTS
         return self._counted(ToolResult(refused.outcome, refused.message, error=refused.message, retryable=retryable))
@@ -382,19 +431,25 @@ class _Delegation:
     def _entry(
         self, action: str, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
     ) -> AuditEntry:
-        context = self.context
         return entry(
             action,
-            actor=context.actor,
             outcome=outcome,
-            target=Target("remote_agent", self.call.name.removeprefix(TOOL_PREFIX)[:64]),
             reason=reason,
-            run_id=context.run_id,
-            thread_id=context.thread_id,
-            request_id=context.request_id,
-            trace_id=context.trace_id,
             details={"call_id": self.call.id, **(details or {})},
+            **self._about(),
         )
+
+    def _about(self) -> dict[str, Any]:
+        """What every entry about the delegation says."""
+        context = self.context
+        return {
+            "actor": context.actor,
+            "target": Target("remote_agent", self.call.name.removeprefix(TOOL_PREFIX)[:64]),
+            "run_id": context.run_id,
+            "thread_id": context.thread_id,
+            "request_id": context.request_id,
+            "trace_id": context.trace_id,
+        }
 
     def _counted(self, result: ToolResult) -> ToolResult:
         known = self.peer.agent.name if self.peer is not None else "(unknown)"

@@ -35,11 +35,11 @@ from audit.actor import SYSTEM, Actor
 from audit.entry import Outcome
 from audit.entry import Target as AuditTarget
 from tools import credentials
+from tools.addresses import address_problem
 from tools.changes import submit
 from tools.credentials import MissingCredentialError
 from tools.documents import Document, kind_named
 from tools.documents.fields import can_be_kept
-from tools.documents.kinds import is_plain_address, refused_address
 from tools.models import StoredCredential
 from tools.vault import Sealed
 
@@ -333,10 +333,8 @@ async def _looked_at(url: str, room: asyncio.Semaphore) -> Candidate:
 
 
 def _require_reachable(url: str) -> None:
-    if not is_plain_address(url):
-        raise RemoteAgentError("That is no http or https address without a login.")
-    if refusal := refused_address(url):
-        raise RemoteAgentError(refusal)
+    if problem := address_problem(url):
+        raise RemoteAgentError(problem)
 
 
 def _nobody_yet(url: str) -> Target:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any
 
 from django.core.exceptions import ValidationError
 
@@ -14,16 +14,15 @@ from a2a.tls import problem_of_authorities
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
+from tools.addresses import address_problem
 from tools.calls import SideEffects
 from tools.configuration.kinds import KindConfiguration, configure_kind
 from tools.credentials import name_problem
 from tools.documents import Spec, differences
 from tools.documents.fields import completed
-from tools.documents.kinds import is_plain_address, refused_address
 from tools.models.names import SERVER_NAME_PATTERN
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NO_ADDRESS: Final = "An address with http:// or https:// and a host, without a login in it."
 
 
 class RemoteAgentKind:
@@ -73,7 +72,7 @@ class RemoteAgentKind:
         except ValidationError as error:
             problems = error.message_dict
         for field in ("card_url", "key_set_url"):
-            if problem := _problem_of_address(spec[field]):
+            if spec[field] and (problem := address_problem(spec[field])):
                 problems.setdefault(field, []).append(problem)
         for field in ("credential", "client_certificate", "client_key"):
             if spec[field] and (problem := name_problem(spec[field])):
@@ -109,12 +108,6 @@ class RemoteAgentKind:
             raise ValidationError("It is switched on: switch it off first.")
         _record(agent, {"name": name, "note": note, "changes": differences(self.read(name), None)}, by)
         agent.delete()
-
-
-def _problem_of_address(url: str) -> str:
-    if not url:
-        return ""
-    return refused_address(url) if is_plain_address(url) else _NO_ADDRESS
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from tools.addresses import address_problem
 from tools.documents.fields import can_be_kept
-from tools.documents.kinds import is_plain_address
 from tools.mcp_client.offers import INVISIBLE
 
 Card: TypeAlias = Mapping[str, Any]
@@ -106,8 +106,8 @@ def _problem_of_interfaces(card: Card, card_url: str) -> str:
     if not usable:
         return "It names no address where A2A 1.0 or 0.3 is spoken over JSON-RPC or HTTP+JSON."
     for one in usable:
-        if not is_plain_address(one.url):
-            return "An address in it is no http or https address without a login."
+        if problem := address_problem(one.url):
+            return f"An address in it, {one.url[:100]}, cannot be used: {problem}"
         if card_url.startswith("https:") and not one.url.startswith("https:"):
             return "It leads from https to an address without TLS."
     return ""

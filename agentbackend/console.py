@@ -82,6 +82,7 @@ NAVIGATION: list[dict[str, Any]] = [
             _entry("Caller roles", "badge", "tools.callerrole"),
             _entry("Deny rules", "block", "tools.denyrule"),
             _entry("Argument rules", "rule", "tools.argumentrule"),
+            _entry("Guardrails", "shield", "tools.guardrailpolicy"),
             _entry("Changes", "difference", "tools.changerequest"),
             _entry("Notes", "sticky_note_2", "tools.note"),
         ],

@@ -40,6 +40,7 @@ _SEES_RUNNING = (
     | _permissions("tools", "remotetool", "view")
     | _permissions("a2a", "remoteagent", "view")
     | _permissions("tools", "storedcredential", "view")
+    | _permissions("tools", "guardrailpolicy", "view")
 )
 
 GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
@@ -52,6 +53,7 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "denyrule", *_EVERY)
     | _permissions("tools", "argumentrule", *_EVERY)
     | _permissions("tools", "storedcredential", *_EVERY)
+    | _permissions("tools", "guardrailpolicy", "add", "change", "view")
     | _permissions("tools", "remoteserver", *_EVERY)
     | _permissions("a2a", "remoteagent", *_EVERY)
     | _permissions("auth", "user", *_EVERY)

@@ -40,6 +40,7 @@ from orchestration.model_port import ModelPort
 from orchestration.model_port.opening import ModelConfig, open_model_port
 from tools import process as tool_process
 from tools.builtin import debug
+from tools.governance.policies import publish_keywords_of_setting
 from tools.http_endpoint import sending
 from tools.mcp_client.loading import close_connections
 from tools.mcp_server.open_requests import OpenRequests
@@ -94,6 +95,7 @@ class Service:
         if settings.MODEL_IS_DEMO:
             directory.add(ScriptedAgent())
         await self._warn_of_others()
+        await sync_to_async(publish_keywords_of_setting)(settings.DISALLOWED_KEYWORDS)
         self.engine.start(self._model_port)
         self.doorbell.start()
         if concurrency is None:

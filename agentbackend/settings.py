@@ -219,9 +219,9 @@ if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
 TOOL_CREDENTIALS_FROM_ENVIRONMENT = _env.ENVIRON
 TOOL_MODULES: list[str] = _list("TOOL_MODULES")
 FOUR_EYES: list[str] = _list("FOUR_EYES")
-if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials", "agents"}:
+if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials", "agents", "guardrails"}:
     raise ImproperlyConfigured(
-        f"FOUR_EYES: expected tools, roles, servers, credentials or agents, got {', '.join(sorted(unknown_groups))}."
+        f"FOUR_EYES: expected tools, roles, servers, credentials, agents or guardrails, got {', '.join(sorted(unknown_groups))}."
     )
 MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:
@@ -293,6 +293,7 @@ AUDIT_LINKS = {
     "tools.remoteserver": "admin:tools_remoteserver_change",
     "tools.storedcredential": "admin:tools_storedcredential_change",
     "a2a.remoteagent": "admin:a2a_remoteagent_change",
+    "tools.guardrailpolicy": "admin:tools_guardrailpolicy_change",
     "change": "admin:tools_changerequest_change",
     "auth.user": "admin:auth_user_change",
     "auth.group": "admin:auth_group_change",

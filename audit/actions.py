@@ -40,6 +40,10 @@ TOOL_CALLED: Final = "tool.called"
 TOOL_FAILED: Final = "tool.failed"
 TOOL_APPROVAL_ASKED: Final = "tool.approval_asked"
 
+# what a guardrail policy found
+GUARDRAIL_VIOLATION: Final = "guardrail.violation"
+GUARDRAIL_FOUND: Final = "guardrail.found"
+
 # a task that is handed to another agent
 DELEGATION_ALLOWED: Final = "delegation.allowed"
 DELEGATION_DENIED: Final = "delegation.denied"
@@ -62,6 +66,7 @@ REMOTE_TOOL_KEPT: Final = "remote_tool.kept"
 REMOTE_AGENT_CHANGED: Final = "remote_agent.changed"
 REMOTE_AGENT_DISCOVERED: Final = "remote_agent.discovered"
 REMOTE_AGENT_QUARANTINED: Final = "remote_agent.quarantined"
+GUARDRAIL_CHANGED: Final = "guardrail.changed"
 CREDENTIAL_SET: Final = "credential.set"
 CREDENTIAL_REMOVED: Final = "credential.removed"
 CREDENTIAL_ROTATED: Final = "credential.rotated"

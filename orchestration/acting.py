@@ -150,6 +150,7 @@ class ToolCalls:
             request_id=task.request_id,
             trace_id=task.trace_id,
             approved=approved,
+            guardrails=task.agent.guardrails,
         )
 
 

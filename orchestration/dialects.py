@@ -206,7 +206,7 @@ class EnvelopeDialect:
             case ev.Custom(name="run_recovered"):
                 self._discard(event.value["discarded"])
             case ev.Custom(name="GUARDRAIL_VIOLATION"):
-                return [{"event_type": "GUARDRAIL_VIOLATION", "data": event.value}]
+                return [*self._let_go(), {"event_type": "GUARDRAIL_VIOLATION", "data": event.value}]
             case _:
                 pass
         return []

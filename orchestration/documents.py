@@ -17,7 +17,7 @@ from orchestration.models import Agent
 from tools.configuration.kinds import KindConfiguration, Specs, configure_kind
 from tools.documents import Spec, differences
 from tools.documents.fields import completed
-from tools.models import Tool
+from tools.models import GuardrailPolicy, Tool
 
 _NULLABLE = frozenset({"temperature", "max_output_tokens", "max_iterations", "event_retention_days", "output_schema"})
 
@@ -78,6 +78,9 @@ class AgentKind:
         known = {*Tool.objects.values_list("name", flat=True), *delegations, *(now.tools if now else ())}
         if missing := [tool for tool in spec["tools"] if tool not in known]:
             problems.setdefault("tools", []).extend(f"There is no tool {tool!r}." for tool in missing)
+        policies = {*GuardrailPolicy.objects.values_list("name", flat=True), *(now.guardrails if now else ())}
+        if missing := [name for name in spec["guardrails"] if name not in policies]:
+            problems.setdefault("guardrails", []).extend(f"There is no policy {name!r}." for name in missing)
         if now is not None and now.is_default and not spec["is_default"]:
             problems.setdefault("is_default", []).append("Make another agent the default one instead.")
         if spec["is_default"] and not spec["enabled"]:

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +34,7 @@ from orchestration.agents import AgentCatalogue, AgentProfile
 from orchestration.dialects import Dialect
 from orchestration.dispatch import Dispatcher
 from orchestration.doorbell import Doorbell
-from orchestration.interrupts import decide
+from orchestration.interrupts import Decision, decide
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.live import LiveRuns
@@ -44,9 +44,11 @@ from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
 from orchestration.run_task import RunCancelledError, RunLimits, RunReleasedError, RunTask
 from orchestration.runner import Runner
+from orchestration.screening import ScreenedInput, screen_input
 from orchestration.store import (
     NewRun,
     RunReference,
+    ThreadView,
     create_run,
     find_run,
     release_leases,
@@ -55,6 +57,9 @@ from orchestration.store import (
     view_thread,
 )
 from orchestration.stream import RunFollower
+from tools.governance import findings as of_findings
+from tools.governance.guardrails.policy import Stage
+from tools.registry import registry
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("orchestration")
@@ -205,23 +210,26 @@ class Engine:
     async def _start_run(self, request: RunRequest) -> RunReference:
         given = request.run_input
         agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
-        thread = await view_thread(self.database, request.actor, given.thread_id)
-        if thread.active_run is not None:
-            raise _busy(thread.active_run)
-        decisions = tuple(decide(thread.open_interrupts, given.resume))
-        asked_about = {decision.call.id for decision in decisions}
-        merged = history.merge(thread.history, given.messages, not_the_clients=asked_about)
+        screen = await registry.screen(agent.guardrails)
+        thread, merged, decisions = await self._read_thread(request)
+        screened = await screen_input(screen, merged.new, given.context)
+        if screen.asks_models(Stage.USER_INPUT, Stage.TOOL_RESULT):
+            # that took a while: look again at the thread; what was judged need not be judged again
+            thread, merged, decisions = await self._read_thread(request)
+            screened = await screen_input(screen, merged.new, given.context)
+        given = replace(given, messages=screened.messages, context=screened.context)
         span = tracer.start_span("run", context=request.trace_context, attributes={"agent": agent.slug})
         new = NewRun(
             actor=request.actor,
             agent=agent,
             run_input=given,
-            new_messages=merged.new,
+            new_messages=screened.messages,
             lease_owner=self._owner,
             lease_seconds=self.config.lease_seconds,
             known_until=merged.known[-1]["id"] if merged.known else "",
-            client_agrees=merged.client_agrees,
+            client_agrees=merged.client_agrees and not screened.changed,
             awaits_answer=merged.awaits_answer or bool(given.resume),
+            refusal=screened.refusal,
             decisions=decisions,
             background=request.background,
             standing_key=request.standing_key,
@@ -232,7 +240,10 @@ class Engine:
         )
         try:
             started = await create_run(
-                self.database, new, thread.id, lambda run_id, thread_id: _opening_entries(new, run_id, thread_id)
+                self.database,
+                new,
+                thread.id,
+                lambda run_id, thread_id: _opening_entries(new, screened, run_id, thread_id),
             )
         except BaseException:
             span.end()
@@ -249,12 +260,13 @@ class Engine:
             model=self._model_of(agent),
             run_input=given,
             known_messages=merged.known,
-            new_messages=merged.new,
+            new_messages=screened.messages,
             client_agrees=new.client_agrees,
             awaits_answer=new.awaits_answer,
             thread_state=thread.state,
             request_id=request.request_id,
             trace_id=new.trace_id,
+            refusal=new.refusal,
             decisions=decisions,
         )
         if self._accepting:
@@ -263,6 +275,16 @@ class Engine:
             span.end()
             await self._give_away([(started.id, started.fence)])
         return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
+
+    async def _read_thread(self, request: RunRequest) -> tuple[ThreadView, history.MergedHistory, tuple[Decision, ...]]:
+        """The thread, what the client adds to it, and what it decides; raises Problem when a run is going on in it."""
+        given = request.run_input
+        thread = await view_thread(self.database, request.actor, given.thread_id)
+        if thread.active_run is not None:
+            raise _busy(thread.active_run)
+        decisions = tuple(decide(thread.open_interrupts, given.resume))
+        asked_about = {decision.call.id for decision in decisions}
+        return thread, history.merge(thread.history, given.messages, not_the_clients=asked_about), decisions
 
     def follow(self, run: RunReference, dialect: Dialect, *, after: int = 0, just_started: bool = False) -> RunFollower:
         """A reader of a run from after event number `after`; `just_started` skips the log of a run that this call began.
@@ -394,6 +416,7 @@ class Engine:
             thread_state=claim.thread_state,
             request_id=claim.request_id,
             trace_id=claim.trace_id,
+            refusal=claim.stored_input.get("refusal"),
             decisions=claim.decisions,
             resume=left.point,
         )
@@ -553,7 +576,7 @@ def _trace_id(span: trace.Span, context: TraceContext | None) -> str:
     return trace.format_trace_id(found.trace_id) if found.is_valid else ""
 
 
-def _opening_entries(new: NewRun, run_id: UUID, thread_id: UUID) -> list[AuditEntry]:
+def _opening_entries(new: NewRun, screened: ScreenedInput, run_id: UUID, thread_id: UUID) -> list[AuditEntry]:
     common: dict[str, Any] = {
         "actor": new.actor,
         "run_id": run_id,
@@ -566,7 +589,10 @@ def _opening_entries(new: NewRun, run_id: UUID, thread_id: UUID) -> list[AuditEn
         "messages": new.new_messages,
         "frontend_tools": [t.name for t in new.run_input.tools],
     }
+    of_findings.count(screened.findings)
+    target = Target("run", str(run_id))
     return [
         entry(actions.REQUEST_OPENED, target=Target("thread", str(thread_id)), details=request_details, **common),
-        entry(actions.RUN_STARTED, target=Target("run", str(run_id)), details={"agent": new.agent.slug}, **common),
+        entry(actions.RUN_STARTED, target=target, details={"agent": new.agent.slug}, **common),
+        *of_findings.entries(screened.findings, target=target, **common),
     ]

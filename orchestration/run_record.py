@@ -32,6 +32,11 @@ class RunRecord:
         self.conversation = Conversation.of(self.task)
         self._step_number = point.last_step_number if point else 0
 
+    @property
+    def target(self) -> Target:
+        """The run, as the audit trail names it."""
+        return Target("run", str(self.task.id))
+
     def say(self, text: str) -> None:
         """A whole message of the assistant, written by the service: streamed, and kept in the thread."""
         message_id = str(uuid7())
@@ -82,7 +87,7 @@ class RunRecord:
             action,
             actor=self.task.actor,
             outcome=outcome,
-            target=Target("run", str(self.task.id)),
+            target=self.target,
             reason=reason,
             policy_version=policy_version,
             run_id=self.task.id,

@@ -28,6 +28,7 @@ class RunLimits:
 class RunTask:
     """A run to be carried out: who asked for what, of whom, with which history.
 
+    `refusal`: a guardrail policy does not let the input pass, so no model is asked (`screening.GuardrailViolationError`).
     `decisions`: answers to what earlier runs of the thread had asked. `resume`: where to go on; None for a run that begins.
     """
 
@@ -44,6 +45,7 @@ class RunTask:
     thread_state: Any = None
     request_id: str = ""
     trace_id: str = ""
+    refusal: dict[str, Any] | None = None
     decisions: tuple[Decision, ...] = ()
     resume: ResumePoint | None = None
 

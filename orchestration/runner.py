@@ -30,6 +30,7 @@ from orchestration.model_turn import StreamedTurn
 from orchestration.resuming import RECOVERED_EVENT, ResumePoint
 from orchestration.run_record import RunRecord
 from orchestration.run_task import AnswerStoppedError, RunCancelledError, RunLimits, RunReleasedError, RunTask
+from orchestration.screening import refuse_input
 from orchestration.thinking import ModelTurns, check_finish
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Runner:
 
     async def _answer(self) -> None:
         self._open_once()
+        refuse_input(self._record)
         if not self.task.awaits_answer:
             await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED)
             return

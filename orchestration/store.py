@@ -127,6 +127,7 @@ class NewRun:
     known_until: str = ""
     client_agrees: bool = True
     awaits_answer: bool = True
+    refusal: dict[str, Any] | None = None
     decisions: tuple[Decision, ...] = ()
     background: bool = False
     standing_key: str | None = None
@@ -246,6 +247,7 @@ def _circumstances(new: NewRun) -> dict[str, Any]:
         "knownUntil": new.known_until,
         "clientAgrees": new.client_agrees,
         "awaitsAnswer": new.awaits_answer,
+        "refusal": new.refusal,
         "decisions": [decision.as_document() for decision in new.decisions],
         "actor": asdict(new.actor),
     }

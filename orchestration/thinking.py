@@ -23,6 +23,7 @@ from orchestration.model_turn import ModelTurn, StreamedTurn
 from orchestration.resuming import MODEL_TURN_STEP
 from orchestration.run_record import RunRecord
 from orchestration.run_task import RunLimits
+from orchestration.screening import GuardrailViolationError, TurnScreening
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("orchestration")
@@ -74,6 +75,12 @@ class ModelTurns:
             details = {"model": record.task.model, "code": error.code}
             record.audit(actions.MODEL_TURN, outcome=Outcome.FAILURE, reason=error.code, details=details)
             raise
+        except GuardrailViolationError as violation:
+            record.end_step(step_id, step_name, "failed", {"error": violation.reason})
+            metrics.model_turns.labels(outcome=violation.reason).inc()
+            record.audit(actions.MODEL_TURN, outcome=Outcome.FAILURE, reason=violation.reason)
+            violation.announce(record)
+            raise
 
     async def _stream_once(self, capabilities: Capabilities, *, with_media: bool) -> StreamedTurn:
         record, agent = self.record, self.record.task.agent
@@ -86,6 +93,7 @@ class ModelTurns:
             max_output_tokens=agent.max_output_tokens,
         )
         void = record.task.resume.discarded if record.task.resume else ()
+        screening = await TurnScreening.of(record, capabilities.frontend)
         turn = ModelTurn(record.journal, taken_call_ids=record.conversation.call_ids().union(void))
         await self.lease.ensure()
         asked_at = time.monotonic()
@@ -95,12 +103,16 @@ class ModelTurns:
                     if asked_at:
                         metrics.first_token_seconds.observe(time.monotonic() - asked_at)
                         asked_at = 0.0
-                    turn.take(batch)
+                    turn.take(batch if screening is None else await screening.released(batch))
+                    if screening is not None:
+                        screening.check()
                     if record.journal.bytes > self.limits.max_bytes:
                         raise Problem("run_too_large", f"The run wrote more than {self.limits.max_bytes} bytes.")
                     await record.journal.room()
         finally:
             streamed = turn.close()
+            if screening is not None:
+                screening.note(record)
             if not turn.finished:
                 self._keep_partial_text(streamed)
         return streamed

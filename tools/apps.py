@@ -22,5 +22,6 @@ class ToolsConfig(AppConfig):
         import_functions(settings.TOOL_MODULES)
         # by name: they need the models, which this module is too early for
         import_module("tools.documents.kinds")
+        import_module("tools.documents.guardrails")
         import_module("tools.stored_credentials")
         post_migrate.connect(import_string("tools.seed.seed_after_migrate"), sender=self, dispatch_uid="tools.seed")

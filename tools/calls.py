@@ -44,6 +44,8 @@ class ToolOutcome(StrEnum):
     RATE_LIMITED = "rate_limited"
     TIMED_OUT = "timed_out"
     FAILED = "failed"
+    WITHHELD = "withheld"
+    """It was made, and a guardrail policy withholds what came of it."""
 
 
 class SideEffects(StrEnum):
@@ -97,7 +99,8 @@ class CallContext:
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
     (the console). `approved`: a person has said yes to this very call. `allow_disabled`: a tool that is switched off may be
-    called all the same, which only a console test may. `progress` is told how far a long call is.
+    called all the same, which only a console test may. `progress` is told how far a long call is. `guardrails`: the policies that the
+    agent names; those that apply everywhere always do.
     """
 
     actor: Actor
@@ -111,11 +114,16 @@ class CallContext:
     approved: bool = False
     allow_disabled: bool = False
     progress: ProgressListener | None = None
+    guardrails: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text."""
+    """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text.
+
+    `policy_version`: of the guardrail policy that refused the call or withholds its result. `details["guardrails"]`: what policies found,
+    masked.
+    """
 
     outcome: ToolOutcome
     content: str
@@ -127,6 +135,7 @@ class ToolResult:
     truncated: bool = False
     cached: bool = False
     retry_after_seconds: float = 0.0
+    policy_version: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,9 +1,10 @@
 """The one door: every tool call goes through `call_tool`, whoever makes it.
 
-The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and are they allowed to
-this role? a person's approval? credentials? Then the permission is recorded and committed, and only then the tool is
-executed (or a kept result taken); what came of it is recorded after. A refusal is recorded, too, and told to the model
-with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
+The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and do guardrail
+policies let them pass, do they fit, are they allowed to this role? a person's approval? credentials? Then the
+permission is recorded and committed, and only then the tool is executed (or a kept result taken). Guardrail policies
+see the result before anybody else does; what came of it is recorded after. A refusal is recorded, too, and told to the
+model with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
 
 A cancelled call ends with CancelledError and without a second record: permitted and not ended means interrupted.
 A blocking function cannot be stopped; it ends on its thread, unheard.
@@ -29,9 +30,13 @@ from audit.actor import Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from tools import credentials as tool_credentials
 from tools import result_cache
+from tools.call_screening import CallScreening, arguments_withheld, refusal_text, withheld_by
 from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.findings import as_details
+from tools.governance.findings import count as count_findings
+from tools.governance.findings import entries as finding_entries
 from tools.governance.rate_limits import RateLimitedError, use_tool_limit
 from tools.governance.roles import Decision
 from tools.handlers import HANDLERS, UnusableHandlerError
@@ -62,7 +67,9 @@ class Refusal(Exception):
         retryable: bool = False,
         note: str = "",
         retry_after_seconds: float = 0.0,
+        policy_version: str = "",
     ) -> None:
+        self.policy_version = policy_version
         self.retry_after_seconds = retry_after_seconds
         self.outcome = outcome
         self.reason = reason
@@ -79,8 +86,10 @@ class _Passing:
     call: ToolCall
     context: CallContext
     started: float
+    screening: CallScreening
     tool: RegisteredTool | None = None
     arguments: Any = None
+    screened: bool = False
 
     @property
     def version(self) -> int:
@@ -98,20 +107,24 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
 
     Raises only what the recorder raises (lease lost, writer stopped: nothing more may be done) and CancelledError.
     """
-    passing = _Passing(call, context, time.monotonic())
+    started = time.monotonic()
+    snapshot = await registry.snapshot()
+    screen = await registry.screen(context.guardrails, snapshot=snapshot)
+    passing = _Passing(call, context, started, CallScreening(screen))
     try:
-        snapshot = await registry.snapshot()
         tool, decision = _permitted(passing, snapshot)
         await _within_rate(tool, context.actor)
-        arguments = _read_arguments(passing, tool)
+        arguments = await _read_arguments(passing, tool)
         _check_allowed(snapshot, tool, context.actor, arguments)
-        _check_approved(tool, context)
+        _check_approved(passing, tool)
         credentials = _credentials(tool, snapshot)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
     details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details=details)
     result = await _kept_or_executed(passing, snapshot, tool, arguments, credentials)
+    result = await passing.screening.result(result, tool.definition.name)
+    _note_findings(passing)
     _note_result(passing, result)
     return _counted(passing, result)
 
@@ -152,10 +165,25 @@ async def _within_rate(tool: RegisteredTool, actor: Actor) -> None:
 # --- with what?
 
 
-def _read_arguments(passing: _Passing, tool: RegisteredTool) -> dict[str, Any]:
-    """The arguments as they fit the tool's schema; raises Refusal that names what does not fit."""
-    passing.arguments = _bounded(passing.call.arguments)  # what is recorded when they cannot be read
-    passing.arguments = arguments = _parsed(passing.call.arguments)
+async def _read_arguments(passing: _Passing, tool: RegisteredTool) -> dict[str, Any]:
+    """The arguments as guardrail policies let them pass and as they fit the tool's schema; raises Refusal that names what does not.
+
+    The policies come first: what does not fit is named with its value.
+    """
+    parsed = _parsed(passing.call.arguments)
+    withheld = withheld_by(parsed)
+    if withheld is not None:
+        version, category = withheld
+        message = refusal_text(version.partition(":")[0], category, tool.definition.name)
+        raise Refusal(ToolOutcome.DENIED, "guardrail", message, policy_version=version)
+    passing.arguments = arguments = await passing.screening.arguments(parsed)
+    passing.screened = True
+    blocked = passing.screening.blocked
+    if blocked is not None:
+        policy = blocked.policy
+        passing.arguments = arguments_withheld(blocked)
+        message = refusal_text(policy.name, blocked.category, tool.definition.name, policy.message)
+        raise Refusal(ToolOutcome.DENIED, "guardrail", message, policy_version=policy.policy_version)
     found = problems(tool.input_schema, arguments)
     if found:
         raise _invalid("They do not fit the tool's schema: " + "; ".join(found) + ".")
@@ -188,10 +216,12 @@ def _check_allowed(snapshot: Snapshot, tool: RegisteredTool, actor: Actor, argum
         raise Refusal(ToolOutcome.DENIED, "argument_rule", message)
 
 
-def _check_approved(tool: RegisteredTool, context: CallContext) -> None:
-    if tool.approval_required and not context.approved:
+def _check_approved(passing: _Passing, tool: RegisteredTool) -> None:
+    asking = passing.screening.asking
+    if (tool.approval_required or asking) and not passing.context.approved:
         message = f"A person must approve each call of the tool {tool.definition.name}."
-        raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message)
+        version = asking[0] if asking else ""
+        raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message, policy_version=version)
 
 
 def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
@@ -298,17 +328,19 @@ def _invocation(passing: _Passing, tool: RegisteredTool, credentials: Credential
         deadline=time.monotonic() + tool.timeout_seconds,
         side_effects=tool.definition.side_effects,
         run_id=context.run_id,
-        progress=_hiding(context.progress, credentials),
+        progress=_hiding(context.progress, credentials, passing.screening),
     )
 
 
-def _hiding(listener: ProgressListener | None, credentials: Credentials) -> ProgressListener | None:
-    """The listener, hearing of messages without credentials: it may be told what another server wrote."""
+def _hiding(
+    listener: ProgressListener | None, credentials: Credentials, screening: CallScreening
+) -> ProgressListener | None:
+    """The listener, hearing of messages without credentials and as guardrails let them pass: it may be told what another server wrote."""
     if listener is None:
         return None
 
     def hear(done: float, total: float | None, message: str) -> None:
-        listener(done, total, credentials.hide(message))
+        listener(done, total, screening.progress(credentials.hide(message)))
 
     return hear
 
@@ -375,16 +407,36 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
         "a tool call was refused",
         extra={"tool": _bounded(passing.call.name), "reason": refusal.reason, "note": refusal.note},
     )
-    arguments = _bounded(passing.call.arguments) if passing.arguments is None else passing.arguments
+    arguments = passing.arguments
+    if not passing.screened:
+        arguments = passing.screening.recordable(_bounded(passing.call.arguments))
     details = {"arguments": arguments, "message": refusal.message, "note": refusal.note}
     if refusal.outcome is ToolOutcome.NEEDS_APPROVAL:
         await _record(passing, actions.TOOL_APPROVAL_ASKED, reason=refusal.reason, details=details)
     elif refusal.outcome in _POLICY_OUTCOMES:
-        await _record(passing, actions.TOOL_DENIED, Outcome.DENIED, refusal.reason, details)
+        version = refusal.policy_version
+        await _record(passing, actions.TOOL_DENIED, Outcome.DENIED, refusal.reason, details, policy_version=version)
     else:
         await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, refusal.reason, details)
     failed = _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
-    return replace(failed, retry_after_seconds=refusal.retry_after_seconds)
+    _note_findings(passing)
+    found = {"guardrails": as_details(passing.screening.findings)} if passing.screening.findings else {}
+    return replace(
+        failed,
+        retry_after_seconds=refusal.retry_after_seconds,
+        policy_version=refusal.policy_version,
+        details={**failed.details, **found},
+    )
+
+
+def _note_findings(passing: _Passing) -> None:
+    """Count and record what guardrail policies found."""
+    found = passing.screening.findings
+    if not found:
+        return
+    count_findings(found)
+    for audit_entry in finding_entries(found, **_common(passing), details=_about(passing)):
+        passing.context.recorder.note(audit_entry)
 
 
 def _note_result(passing: _Passing, result: ToolResult) -> None:
@@ -403,8 +455,12 @@ async def _record(
     outcome: Outcome = Outcome.SUCCESS,
     reason: str = "",
     details: dict[str, Any] | None = None,
+    *,
+    policy_version: str = "",
 ) -> None:
-    await passing.context.recorder.record(_entry(passing, action, outcome, reason, details))
+    await passing.context.recorder.record(
+        _entry(passing, action, outcome, reason, details, policy_version=policy_version)
+    )
 
 
 def _entry(
@@ -413,22 +469,34 @@ def _entry(
     outcome: Outcome = Outcome.SUCCESS,
     reason: str = "",
     details: dict[str, Any] | None = None,
+    *,
+    policy_version: str = "",
 ) -> AuditEntry:
-    context = passing.context
-    about = {"call_id": passing.call.id, "tool": _bounded(passing.call.name), "origin": context.origin}
+    """An entry about the call; `policy_version` where another policy than the tool's own version decided."""
     return entry(
         action,
-        actor=context.actor,
         outcome=outcome,
-        target=Target("tool", passing.call.name),
         reason=reason,
-        policy_version=passing.tool.policy_version if passing.tool else "",
-        run_id=context.run_id,
-        thread_id=context.thread_id,
-        request_id=context.request_id,
-        trace_id=context.trace_id,
-        details={**about, **(details or {})},
+        policy_version=policy_version or (passing.tool.policy_version if passing.tool else ""),
+        details={**_about(passing), **(details or {})},
+        **_common(passing),
     )
+
+
+def _about(passing: _Passing) -> dict[str, Any]:
+    return {"call_id": passing.call.id, "tool": _bounded(passing.call.name), "origin": passing.context.origin}
+
+
+def _common(passing: _Passing) -> dict[str, Any]:
+    context = passing.context
+    return {
+        "actor": context.actor,
+        "target": Target("tool", passing.call.name),
+        "run_id": context.run_id,
+        "thread_id": context.thread_id,
+        "request_id": context.request_id,
+        "trace_id": context.trace_id,
+    }
 
 
 def _counted(passing: _Passing, result: ToolResult) -> ToolResult:

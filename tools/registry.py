@@ -1,4 +1,5 @@
-"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, servers and sealed credentials.
+"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, servers, sealed credentials and
+guardrail policies.
 
 At most once a second a look at the revision (one row) tells whether the snapshot is still true; only then is it
 read again. So a change reaches every process within a second, and no connection is held in between.
@@ -24,6 +25,7 @@ from audit.actor import Actor
 from tools.calls import CacheScope, RateLimitScope, SideEffects, ToolDefinition
 from tools.governance.conditions import ArgumentCondition, Unfit, first_unfit
 from tools.governance.roles import Decision, Deny, Inheritance, may_use
+from tools.governance.screens import PolicyNames, RegisteredPolicy, Screen, Screens, registered_policy
 from tools.vault import Sealed
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Snapshot:
     inheritance: Inheritance
     vault: Mapping[str, Sealed]
     servers: Mapping[str, RegisteredServer]
+    policies: Mapping[str, RegisteredPolicy]
 
     def decide(self, actor: Actor, tool: RegisteredTool) -> Decision:
         """Whether this caller's role may use the tool."""
@@ -112,6 +115,7 @@ class ToolRegistry:
         self._snapshot: Snapshot | None = None
         self._checked_at = float("-inf")
         self._refreshing: asyncio.Task[Snapshot] | None = None
+        self._screens = Screens()
 
     @property
     def revision(self) -> int:
@@ -131,6 +135,11 @@ class ToolRegistry:
         if self._snapshot is not None and self._clock() - self._checked_at < self._max_age:
             return self._snapshot
         return await asyncio.shield(self._shared_refresh())
+
+    async def screen(self, names: PolicyNames = None, *, snapshot: Snapshot | None = None) -> Screen:
+        """The guardrail policies that bind whoever names these, and those that apply everywhere; compiled once while they stay."""
+        now = snapshot or await self.snapshot()
+        return await self._screens.of(now.policies, names, now.vault)
 
     async def get_tool(self, name: str) -> RegisteredTool | None:
         """The tool of this name, switched on or not."""
@@ -189,6 +198,7 @@ class ToolRegistry:
                 conditions=_by_tool(await rows(_CONDITIONS), _condition),
                 vault={name: Sealed(kid, bytes(sealed)) for name, kid, sealed in await rows(_VAULT)},
                 servers=[RegisteredServer(*row) for row in await rows(_SERVERS)],
+                policies=[registered_policy(*row) for row in await rows(_POLICIES)],
             )
 
 
@@ -221,6 +231,7 @@ def _snapshot(
     conditions: dict[str | None, list[ArgumentCondition]],
     vault: dict[str, Sealed],
     servers: list[RegisteredServer],
+    policies: list[RegisteredPolicy],
 ) -> Snapshot:
     for_all = denies.get(None, [])
     readable: dict[str, RegisteredTool] = {}
@@ -236,6 +247,7 @@ def _snapshot(
         inheritance={name: frozenset(inherited) for name, inherited in roles},
         vault=vault,
         servers={server.name: server for server in servers},
+        policies={found.policy.name: found for found in policies},
     )
 
 
@@ -309,6 +321,12 @@ _VAULT = "SELECT name, kid, sealed FROM tools_storedcredential"
 _SERVERS = """
 SELECT id, name, url, protocol, credential, credential_placement, credential_header, timeout_seconds, enabled
 FROM tools_remoteserver
+"""
+_POLICIES = """
+SELECT policy.name, policy.everywhere, version.number, version.digest, version.kind, version.stages, version.action,
+    version.settings, version.message
+FROM tools_guardrailpolicy AS policy JOIN tools_guardrailpolicyversion AS version ON version.id = policy.current_version_id
+WHERE policy.enabled ORDER BY policy.name COLLATE "C"
 """
 
 registry = ToolRegistry(database)

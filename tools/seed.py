@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from audit.actor import SYSTEM
+from tools.governance.policies import seed_policies
 from tools.governance.roles import ADMIN, USER
 from tools.models import CallerRole, Tool
 from tools.python_functions import PythonFunction, registered_functions
@@ -28,6 +29,7 @@ def seed_tools(using: str = DEFAULT_DB_ALIAS) -> list[str]:
     changed: list[str] = []
     with transaction.atomic(using=using):
         seed_roles(using)
+        seed_policies(using)
         for function in registered_functions():
             if _seed(function, using):
                 changed.append(function.name)

@@ -34,6 +34,18 @@ delegations = Counter(
 )
 tool_call_seconds = Histogram("agentbackend_tool_call_seconds", "Duration of tool calls.", ["tool"], buckets=_SECONDS)
 
+# guardrails
+guardrail_findings = Counter(
+    "agentbackend_guardrail_findings_total",
+    "What guardrail policies found, by policy, place and what was done.",
+    ["policy", "stage", "action"],
+)
+guardrail_judgements = Counter(
+    "agentbackend_guardrail_judgements_total",
+    "Texts that moderation endpoints were asked about.",
+    ["policy", "outcome"],
+)
+
 # streams and requests
 streams_open = Gauge("agentbackend_streams_open", "Event streams open now.")
 first_event_seconds = Histogram(

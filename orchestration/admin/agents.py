@@ -27,7 +27,7 @@ from orchestration.models import Agent
 from tools.admin.forms import IndentedJSONField
 from tools.changes import checked, submit
 from tools.documents import Document, kind_named
-from tools.models import Tool
+from tools.models import GuardrailPolicy, Tool
 
 MOST_TOOLS = 500
 _FORM_NAMES = {"name": "slug", "title": "name"}  # where the document calls a field otherwise
@@ -47,11 +47,10 @@ class AgentForm(forms.ModelForm):
         widget=UnfoldAdminTextInputWidget,
         help_text="Separated by commas, tried in this order when the first one fails before it has said anything.",
     )
-    guardrails = SimpleArrayField(
-        forms.CharField(max_length=64),
+    guardrails = forms.MultipleChoiceField(
         required=False,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Policies that hold for it, separated by commas, beside those that hold everywhere.",
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="Policies that hold for it, beside those that hold everywhere.",
     )
     output_schema = IndentedJSONField(
         rows=8, required=False, help_text="JSON Schema of its answers. Empty: it answers in prose."
@@ -78,6 +77,7 @@ class AgentForm(forms.ModelForm):
             self.fields["description"].widget.attrs["rows"] = 3
         if "tools" in self.fields:  # not there for a reader
             self.fields["tools"].choices = _tool_choices(self.instance.tools)  # type: ignore[attr-defined]
+            self.fields["guardrails"].choices = _policy_choices(self.instance.guardrails)  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         """Check what the form says as a document, each problem at its field."""
@@ -115,6 +115,19 @@ def _tool_choices(chosen: list[str]) -> list[tuple[str, str]]:
     names = {name for name, _ in known}
     missing = [(name, f"{name} (not in the registry)") for name in chosen if name not in names]
     return [(name, name if enabled else f"{name} (switched off)") for name, enabled in known] + missing
+
+
+def _policy_choices(chosen: list[str]) -> list[tuple[str, str]]:
+    """Policies that an agent can name; those that hold everywhere need not be named, but may be, for when they no longer do."""
+    known = {policy.name: policy for policy in GuardrailPolicy.objects.filter(setting="")[:MOST_TOOLS]}
+    choices = [
+        (
+            name,
+            f"{name}{' (switched off)' if not policy.enabled else ' (holds everywhere)' if policy.everywhere else ''}",
+        )
+        for name, policy in known.items()
+    ]
+    return choices + [(name, f"{name} (not among the policies)") for name in chosen if name not in known]
 
 
 @admin.register(Agent)

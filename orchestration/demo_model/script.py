@@ -29,6 +29,7 @@ _LONG_SENTENCES = (
 )
 _COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d{1,6}))?", re.IGNORECASE)
 _CALL = re.compile(r"demo:\s*call\s+(?P<tool>[A-Za-z0-9_-]{1,64})\s*(?P<arguments>\{.*\})?", re.IGNORECASE | re.DOTALL)
+_SAY = re.compile(r"demo:\s*say\s+(?P<said>\{.*\})", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
 _OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
 _SLOW_TOKENS = 20
@@ -40,7 +41,7 @@ class Answer:
     """A scripted answer: text, reasoning, calls; or a way to fail.
 
     `status`: the HTTP status, with no stream unless it is 200. `fault`: `stall`, `rubbish`, `cut`, or nothing. `delay`: seconds before
-    each token, None for the usual pace.
+    each token, None for the usual pace. `pieces`: the text as it is to be cut, instead of into words.
     """
 
     text: str = ""
@@ -50,12 +51,16 @@ class Answer:
     status: int = 200
     fault: str = ""
     delay: float | None = None
+    pieces: tuple[str, ...] = ()
 
 
 def answer(request: dict[str, Any]) -> Answer:
     """Decide what to say to a chat-completions request."""
     messages = request.get("messages") or []
     text = _last_user_text(messages)[:_READ_CHARACTERS]
+    said = _SAY.search(text)
+    if said:
+        return _said(_object(said["said"]), messages)
     call = _CALL.search(text)
     if call:
         return _called(call["tool"], call["arguments"] or "{}", messages)
@@ -115,6 +120,25 @@ def _called(tool: str, arguments: str, messages: list[dict[str, Any]]) -> Answer
     if not results:
         return Answer(calls=[(tool, arguments)], finish_reason="tool_calls")
     return Answer(_opening(messages) + " ".join(_told(name, given, content) for name, given, content in results))
+
+
+def _said(wanted: dict[str, Any], messages: list[dict[str, Any]]) -> Answer:
+    """Exactly this: a text (`text`, or cut into `pieces`), `reasoning`, and `calls` of tools, `[name, arguments]` each.
+
+    After the results of its calls it says `then`. `delay`: milliseconds before each piece.
+    """
+    if _results_of_this_turn(messages):
+        return Answer(str(wanted.get("then") or "Done."))
+    pieces = tuple(str(piece) for piece in wanted.get("pieces") or ())
+    calls = [(str(name), orjson.dumps(arguments).decode()) for name, arguments in wanted.get("calls") or ()]
+    return Answer(
+        text="".join(pieces) or str(wanted.get("text") or ""),
+        pieces=pieces,
+        reasoning=str(wanted.get("reasoning") or ""),
+        calls=calls,
+        finish_reason="tool_calls" if calls else "stop",
+        delay=wanted["delay"] / 1000 if isinstance(wanted.get("delay"), int | float) else None,
+    )
 
 
 def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:

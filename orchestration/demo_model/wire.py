@@ -34,7 +34,7 @@ def streamed(answer: Answer, request: dict[str, Any], pace: float) -> Iterator[P
     yield Piece(frames.delta({"role": "assistant", "content": ""}))
     for word in tokens(answer.reasoning):
         yield Piece(frames.delta({"reasoning_content": word}), delay)
-    for number, word in enumerate(tokens(answer.text)):
+    for number, word in enumerate(answer.pieces or tokens(answer.text)):
         if answer.fault and number == _STALL_AFTER:
             yield _fault(answer.fault)
             return

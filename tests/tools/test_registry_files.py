@@ -262,6 +262,7 @@ def test_the_kinds_of_the_issue_are_there():
         "Tool",
         "DenyRule",
         "ArgumentRule",
+        "Guardrail",
         "Agent",
     ]
 

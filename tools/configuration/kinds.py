@@ -16,8 +16,18 @@ from tools.configuration.texts import did_you_mean
 from tools.documents import DocumentKind, Spec, UnknownKindError, registered_kinds
 from tools.governance.explanations import inheritance
 from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
-from tools.models import ArgumentRule, CallerRole, DenyRule, HandlerType, RemoteServer, Tool, ToolVersion
-from tools.models.names import ROLE_NAME_PATTERN, SERVER_NAME_PATTERN, TOOL_NAME_PATTERN
+from tools.models import (
+    ArgumentRule,
+    CallerRole,
+    DenyRule,
+    GuardrailPolicy,
+    GuardrailPolicyVersion,
+    HandlerType,
+    RemoteServer,
+    Tool,
+    ToolVersion,
+)
+from tools.models.names import POLICY_NAME_PATTERN, ROLE_NAME_PATTERN, SERVER_NAME_PATTERN, TOOL_NAME_PATTERN
 from tools.python_functions import get_function
 from tools.seed import FOLLOWS_THE_CODE, definition_in_code
 
@@ -262,5 +272,18 @@ configure_kind(
             "credential_placement": "Where the credential goes: `Authorization: Bearer`, or a header of its own.",
             "timeout_seconds": "How long one request to it may take.",
         },
+    ),
+)
+
+# --- guardrails
+
+configure_kind(
+    "Guardrail",
+    KindConfiguration(
+        folder="guardrails",
+        name_pattern=POLICY_NAME_PATTERN,
+        about="A guardrail policy. Every change of what it looks for, where and what then happens makes a version.",
+        models=(GuardrailPolicy, GuardrailPolicyVersion),
+        pruned=lambda name, spec: {**spec, "enabled": False},
     ),
 )

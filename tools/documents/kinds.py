@@ -6,17 +6,15 @@ Names: a tool's, role's, server's or credential's own; of a rule `tool/role`, wi
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from django.core.exceptions import ValidationError
 from django.db import models
 
 import audit
-from agentbackend.foundation.outbound import OutboundRefusedError
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
-from audit.redaction import is_secret_name
+from tools.addresses import address_problem
 from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
 from tools.documents.document import Spec, differences, register_kind
@@ -25,12 +23,10 @@ from tools.governance.explanations import inheritance
 from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
 from tools.json_values import same_json
 from tools.models import ArgumentRule, CallerRole, DenyRule, HandlerType, RemoteServer, Tool
-from tools.process import outbound_policy
 from tools.schemas import InvalidSchemaError, check_schema
 from tools.versions import Definition, check_fields, publish_version, retire_tool, switch_tool
 
 ANY = "*"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _DEFINITION: dict[str, tuple[type, Any]] = {
     "title": (str, ...),
@@ -294,10 +290,8 @@ class RemoteServerKind:
         """An address without a password in it, and none that is written as a private one; where a name leads is found out later."""
         _validate(RemoteServer(name=name, **spec), unique=False)
         problems: dict[str, list[str]] = {}
-        if not is_plain_address(spec["url"]):
-            problems["url"] = ["An address with http:// or https:// and a host, without a login in it."]
-        elif refusal := refused_address(spec["url"]):
-            problems["url"] = [refusal]
+        if found := address_problem(spec["url"]):
+            problems["url"] = [found]
         if spec["credential"] and name_problem(spec["credential"]):
             problems["credential"] = [name_problem(spec["credential"])]
         is_own_header = spec["credential_placement"] == RemoteServer.Placement.HEADER
@@ -319,29 +313,6 @@ class RemoteServerKind:
             raise ValidationError(f"These tools of it are switched on: {', '.join(used)}.")
         server = RemoteServer.objects.get(name=name)
         _delete(actions.REMOTE_SERVER_CHANGED, server, name, self.read(name), by, note)
-
-
-def refused_address(url: str) -> str:
-    """Why requests may not go to this address; where a name leads is found out when it is asked."""
-    parts = urlsplit(url)
-    if parts.fragment:
-        return "An address of a server has no fragment (#)."
-    if any(is_secret_name(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
-        return "A secret does not belong into the address, which is shown: make it a credential."
-    try:
-        outbound_policy().check_written_host(parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
-    except OutboundRefusedError as error:
-        return f"{str(error)[0].upper()}{str(error)[1:]}; OUTBOUND_ALLOWED_HOSTS can allow it."
-    return ""
-
-
-def is_plain_address(url: str) -> bool:
-    """Whether this is an http(s) address that names a host and carries no login."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and parts.port != 0
-    except ValueError:
-        return False
 
 
 def definition_of(spec: Spec) -> Definition:

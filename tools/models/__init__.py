@@ -1,8 +1,10 @@
 """The registry as tables. Each module holds the tables of one matter; all are reached as `tools.models.<Name>`."""
 
 from tools.models.change_requests import ChangeRequest
+from tools.models.guardrails import GuardrailPolicy, GuardrailPolicyVersion
 from tools.models.names import (
     CREDENTIAL_NAME_PATTERN,
+    POLICY_NAME_PATTERN,
     ROLE_NAME_PATTERN,
     SERVER_NAME_PATTERN,
     TOOL_NAME_PATTERN,
@@ -15,6 +17,7 @@ from tools.notes import Note
 
 __all__ = [
     "CREDENTIAL_NAME_PATTERN",
+    "POLICY_NAME_PATTERN",
     "ROLE_NAME_PATTERN",
     "SERVER_NAME_PATTERN",
     "TOOL_NAME_PATTERN",
@@ -22,6 +25,8 @@ __all__ = [
     "CallerRole",
     "ChangeRequest",
     "DenyRule",
+    "GuardrailPolicy",
+    "GuardrailPolicyVersion",
     "HandlerType",
     "Note",
     "RegistryRevision",
