@@ -263,6 +263,7 @@ def test_the_kinds_of_the_issue_are_there():
         "DenyRule",
         "ArgumentRule",
         "Guardrail",
+        "RemoteAgent",
         "Agent",
     ]
 
