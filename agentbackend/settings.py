@@ -219,9 +219,12 @@ if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
 TOOL_CREDENTIALS_FROM_ENVIRONMENT = _env.ENVIRON
 TOOL_MODULES: list[str] = _list("TOOL_MODULES")
 FOUR_EYES: list[str] = _list("FOUR_EYES")
-if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials", "agents", "guardrails"}:
+if unknown_groups := set(FOUR_EYES) - {
+    "tools", "roles", "servers", "credentials", "agents", "guardrails", "budgets", "models",
+}:  # fmt: skip
     raise ImproperlyConfigured(
-        f"FOUR_EYES: expected tools, roles, servers, credentials, agents or guardrails, got {', '.join(sorted(unknown_groups))}."
+        "FOUR_EYES: expected tools, roles, servers, credentials, agents, guardrails, budgets or models, "
+        f"got {', '.join(sorted(unknown_groups))}."
     )
 MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:

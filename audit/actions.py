@@ -50,6 +50,12 @@ DELEGATION_DENIED: Final = "delegation.denied"
 DELEGATION_FINISHED: Final = "delegation.finished"
 DELEGATION_FAILED: Final = "delegation.failed"
 
+# budgets, models and prices
+BUDGET_REFUSED: Final = "budget.refused"
+BUDGET_CHANGED: Final = "budget.changed"
+MODEL_PROVIDER_CHANGED: Final = "model_provider.changed"
+MODEL_PRICE_CHANGED: Final = "model_price.changed"
+
 # the tool registry
 TOOL_PUBLISHED: Final = "tool.published"
 TOOL_ENABLED: Final = "tool.enabled"

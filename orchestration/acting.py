@@ -149,6 +149,7 @@ class ToolCalls:
             thread_id=task.thread_id,
             request_id=task.request_id,
             trace_id=task.trace_id,
+            agent=task.agent.slug,
             approved=approved,
             guardrails=task.agent.guardrails,
         )

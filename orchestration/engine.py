@@ -28,7 +28,7 @@ from agentbackend.foundation.writer import GroupWriter, LeaseLostError, Unit, Wr
 from audit import actions
 from audit import rows as audit_rows
 from audit.actor import Actor
-from audit.entry import AuditEntry, Target, entry
+from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import history
 from orchestration.agents import AgentCatalogue, AgentProfile
 from orchestration.dialects import Dialect
@@ -39,6 +39,7 @@ from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.live import LiveRuns
 from orchestration.model_port import ModelPort
+from orchestration.model_providers.catalogue import ModelCatalogue
 from orchestration.recovery import ABANDONED_TEXT, Claim, claim_run, decided_threads, due_runs, end_abandoned, read_left
 from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
@@ -51,6 +52,7 @@ from orchestration.store import (
     ThreadView,
     create_run,
     find_run,
+    not_going_on,
     release_leases,
     renew_leases,
     request_cancel,
@@ -58,6 +60,8 @@ from orchestration.store import (
 )
 from orchestration.stream import RunFollower
 from tools.governance import findings as of_findings
+from tools.governance.budget_ledger import forget_old_use, ledger, release_all, reserving_runs
+from tools.governance.budgets import OverBudgetError
 from tools.governance.guardrails.policy import Stage
 from tools.registry import registry
 
@@ -120,6 +124,7 @@ class Engine:
         self.live = LiveRuns(database, self.doorbell)
         self.live.on_cancel = self.cancel_held
         self.agents = AgentCatalogue(database)
+        self.models = ModelCatalogue(database)
         self.config = config
         self._writer = writer
         self.dispatcher: Dispatcher | None = None
@@ -238,13 +243,19 @@ class Engine:
             request_id=request.request_id,
             trace_id=_trace_id(span, request.trace_context),
         )
+        # What answers a question goes on with work that was counted when it was begun.
+        admission = None if decisions else await ledger.admission(agent.slug, request.actor)
         try:
             started = await create_run(
                 self.database,
                 new,
                 thread.id,
                 lambda run_id, thread_id: _opening_entries(new, screened, run_id, thread_id),
+                admission,
             )
+        except OverBudgetError as over:
+            span.end()
+            raise self._over_budget(over, request) from over
         except BaseException:
             span.end()
             raise
@@ -268,6 +279,7 @@ class Engine:
             trace_id=new.trace_id,
             refusal=new.refusal,
             decisions=decisions,
+            holds_budgets=admission is not None and admission.holds,
         )
         if self._accepting:
             self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
@@ -328,7 +340,33 @@ class Engine:
         audit_rows.add_to(unit, audit_entry)
         self._writer.submit(unit)
 
+    async def tidy_budgets(self) -> None:
+        """Give back what runs hold that have ended without doing so, and forget windows that nobody asks about."""
+        holding = await reserving_runs(self.database, older_than_seconds=60.0)
+        if ended := await not_going_on(self.database, holding):
+            logger.warning("runs have ended without giving back what they held of budgets", extra={"runs": len(ended)})
+            await release_all(self.database, ended)
+        await forget_old_use(self.database)
+
     # --- carrying out
+
+    def _over_budget(self, over: OverBudgetError, request: RunRequest) -> Problem:
+        """Record that a run does not fit into a budget; returns what its caller is told."""
+        metrics.budget_refusals.labels(what=over.rule.what.value).inc()
+        self.record(
+            entry(
+                actions.BUDGET_REFUSED,
+                actor=request.actor,
+                outcome=Outcome.DENIED,
+                target=Target("budget", over.rule.name),
+                reason="budget_exceeded",
+                policy_version=over.rule.policy_version,
+                request_id=request.request_id,
+                details={"budget": over.rule.name, "message": str(over), "before": "run"},
+            )
+        )
+        retry_after = str(over.retry_after).encode()
+        return Problem("budget_exceeded", str(over), extra=over.as_extra(), headers=((b"retry-after", retry_after),))
 
     def _require_room(self, *, background: bool) -> None:
         if not self._accepting:
@@ -419,6 +457,7 @@ class Engine:
             refusal=claim.stored_input.get("refusal"),
             decisions=claim.decisions,
             resume=left.point,
+            holds_budgets=True,
         )
 
     async def _queue(self, run_id: UUID) -> None:
@@ -449,7 +488,7 @@ class Engine:
             run_id=task.id, fence=fence, channel=channel, writer=self._writer, next_seq=log.last_seq + 1
         )
         journal.bytes = log.size
-        runner = Runner(task, journal, lease, self._model_port, self._limits(task.agent))
+        runner = Runner(task, journal, lease, self._model_port, self._limits(task.agent), self.models)
         holding = _Holding(runner, fence, lease)
         self._held[task.id] = holding
         metrics.runs_started.labels(agent=task.agent.slug).inc()

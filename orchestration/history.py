@@ -17,8 +17,8 @@ import orjson
 from orchestration.run_input import ContextItem
 
 CHARACTERS_PER_TOKEN = 4
-_MESSAGE_OVERHEAD_TOKENS = 4
-_MEDIA_TOKENS = 500
+MESSAGE_OVERHEAD_TOKENS = 4
+MEDIA_TOKENS = 500
 
 NO_RESULT = "The application gave no result for this call."
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -117,15 +117,14 @@ def estimate_tokens(message: dict[str, Any]) -> int:
     content = message.get("content")
     if isinstance(content, list):
         size = sum(
-            len(part["text"]) if part.get("type") == "text" else _MEDIA_TOKENS * CHARACTERS_PER_TOKEN
-            for part in content
+            len(part["text"]) if part.get("type") == "text" else MEDIA_TOKENS * CHARACTERS_PER_TOKEN for part in content
         )
     else:
         size = len(content) if isinstance(content, str) else 0
     size += sum(
         len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in message.get("toolCalls", ())
     )
-    return size // CHARACTERS_PER_TOKEN + _MESSAGE_OVERHEAD_TOKENS
+    return size // CHARACTERS_PER_TOKEN + MESSAGE_OVERHEAD_TOKENS
 
 
 def trim(messages: Sequence[dict[str, Any]], token_budget: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import orjson
 
 from agentbackend.foundation import metrics
 from agentbackend.foundation.identifiers import uuid7
-from agentbackend.foundation.writer import GroupWriter, Unit, UnitRejectedError, insert_rows, update_rows
+from agentbackend.foundation.writer import GroupWriter, Row, RowKind, Unit, UnitRejectedError, insert_rows, update_rows
 from audit import rows as audit_rows
 from audit.entry import AuditEntry
 from orchestration import events as ev
@@ -65,6 +65,7 @@ RUN_END_ROWS = update_rows(
         "model_turns": "int",
         "input_tokens": "bigint",
         "output_tokens": "bigint",
+        "cost": "numeric",
         "last_seq": "bigint",
         "event_bytes": "bigint",
         "finished_at": "timestamptz",
@@ -202,6 +203,10 @@ class RunJournal:
         """Append the end of a run whose owner is gone: what it cost is not known."""
         row = (self.run_id, "failed", "run_abandoned", message, self.last_seq, self.bytes, at, None)
         self._current_unit().add(RUN_ABANDONED_ROWS, row)
+
+    def add(self, kind: RowKind, row: Row) -> None:
+        """Append a row of a kind that is described elsewhere."""
+        self._current_unit().add(kind, row)
 
     def audit(self, entry: AuditEntry) -> None:
         """Append an audit entry, committed with what happened."""

@@ -13,6 +13,8 @@ from django.db.models.functions import Now
 
 from agentbackend.foundation.identifiers import uuid7
 from audit.actor import DEFAULT_TENANT, Actor
+from orchestration.model_providers.rows import ModelPrice as ModelPrice
+from orchestration.model_providers.rows import ModelProvider as ModelProvider
 
 
 class Agent(models.Model):
@@ -191,6 +193,10 @@ class Run(models.Model):
     model_turns = models.PositiveIntegerField(db_default=0)
     input_tokens = models.PositiveBigIntegerField(db_default=0)
     output_tokens = models.PositiveBigIntegerField(db_default=0)
+    cost = models.DecimalField(
+        max_digits=20, decimal_places=9, null=True, blank=True,
+        help_text="In US dollars, by the prices of when it was used. Empty: not known, since a model that was used has no price.",
+    )  # fmt: skip
     last_seq = models.PositiveBigIntegerField(
         db_default=0, help_text="Number of the last event, set when the run ends."
     )

@@ -23,7 +23,9 @@ from orchestration.journal import RunJournal
 from orchestration.live import LiveRuns
 from orchestration.resuming import LogState, ResumePoint, StoredStep, resume_point
 from orchestration.run_input import ResumeEntry, RunInput, restored_input
+from orchestration.run_task import Totals
 from orchestration.store import JOURNAL_VERSION, MAX_HISTORY_TURNS, QUEUED_SECONDS, read_events
+from tools.governance.budget_ledger import RELEASED_ROWS, release
 
 ABANDONED_TEXT = "The process that carried out this run ended before the run did. Ask again."
 _DUE_AT_ONCE = 1000
@@ -197,9 +199,8 @@ async def _read_log(database: Database, run_id: UUID) -> LogState:
     return state
 
 
-async def _open_steps(database: Database, run_id: UUID) -> list[StoredStep]:
-    steps = [StoredStep(*row) for row in await database.fetch_all(_STEPS, (run_id,))]
-    return [step for step in steps if step.status == "started"]
+async def _steps(database: Database, run_id: UUID) -> list[StoredStep]:
+    return [StoredStep(*row) for row in await database.fetch_all(_STEPS, (run_id,))]
 
 
 async def end_abandoned(
@@ -213,9 +214,13 @@ async def end_abandoned(
     try:
         for event in log.open_items.closing_events():
             journal.emit(event)
-        for step in await _open_steps(database, claim.id):
-            journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
-        journal.emit(ev.RunError(message=reason, code="run_abandoned"))
+        steps = await _steps(database, claim.id)
+        for step in steps:
+            if step.status == "started":
+                journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
+        usage = Totals.of_steps(steps).as_usage("")
+        journal.emit(ev.RunError(message=reason, code="run_abandoned", usage=usage))
+        journal.add(RELEASED_ROWS, release(claim.id))
         journal.abandoned(message=reason, at=datetime.now(UTC))
         journal.audit(
             entry(

@@ -107,7 +107,7 @@ CALL_KINDS = ("tool_call", "delegation")
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
     """What a successor begins with. `added`: the messages of completed steps; `turn`: the last completed model turn, if its calls
-    may not all have been made."""
+    may not all have been made; `spent`: what the turns so far have used."""
 
     attempt: int
     log: LogState
@@ -116,7 +116,7 @@ class ResumePoint:
     turn: StreamedTurn | None
     calls: dict[str, KnownCall]
     turns: int
-    usage: list[dict[str, int]]
+    spent: list[dict[str, Any]]
     last_step_number: int
     open_steps: list[StoredStep]
 
@@ -160,10 +160,15 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
         turn=turn,
         calls=calls,
         turns=len(ended_turns),
-        usage=[step.detail["usage"] for step in ended_turns if step.detail.get("usage")],
+        spent=spent_by(steps),
         last_step_number=max((step.number for step in steps), default=0),
         open_steps=[step for step in steps if step.status == "started"],
     )
+
+
+def spent_by(steps: Iterable[StoredStep]) -> list[dict[str, Any]]:
+    """What the model turns of a run used, as their steps say it: `usage`, and `provider`, `model` and `cost`."""
+    return [step.detail for step in steps if step.kind == "model_turn" and step.detail.get("usage")]
 
 
 def _known_calls(steps: Iterable[StoredStep]) -> dict[str, KnownCall]:

@@ -16,7 +16,8 @@ from orchestration.run_task import Conversation, RunTask, Totals
 
 @dataclass(slots=True)
 class RunRecord:
-    """One run as this process carries it out. `results`: the results of tool calls so far, as messages by the calls' ids."""
+    """One run as this process carries it out. `results`: the results of tool calls so far, as messages by the calls' ids;
+    `holds_budgets`: something is reserved for it that its end gives back."""
 
     task: RunTask
     journal: RunJournal
@@ -24,12 +25,14 @@ class RunRecord:
     totals: Totals = field(init=False)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     open_steps: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    holds_budgets: bool = False
     _step_number: int = 0
 
     def __post_init__(self) -> None:
         point = self.task.resume
         self.totals = Totals.at(point)
         self.conversation = Conversation.of(self.task)
+        self.holds_budgets = self.task.holds_budgets
         self._step_number = point.last_step_number if point else 0
 
     @property

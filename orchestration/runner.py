@@ -26,11 +26,14 @@ from orchestration.interrupts import Question
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort
+from orchestration.model_providers.catalogue import ModelCatalogue
+from orchestration.model_providers.names import ModelName
 from orchestration.model_turn import StreamedTurn
 from orchestration.resuming import RECOVERED_EVENT, ResumePoint
 from orchestration.run_record import RunRecord
 from orchestration.run_task import AnswerStoppedError, RunCancelledError, RunLimits, RunReleasedError, RunTask
 from orchestration.screening import refuse_input
+from orchestration.spending import Spending
 from orchestration.thinking import ModelTurns, check_finish
 
 logger = logging.getLogger(__name__)
@@ -49,14 +52,17 @@ class Runner:
     lease: Lease
     model_port: ModelPort
     limits: RunLimits
+    models: ModelCatalogue
     stop_reason: BaseException | None = None
     _record: RunRecord = field(init=False)
+    _spending: Spending = field(init=False)
     _model_turns: ModelTurns = field(init=False)
     _tool_calls: ToolCalls = field(init=False)
 
     def __post_init__(self) -> None:
         self._record = RunRecord(self.task, self.journal)
-        self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits)
+        self._spending = Spending(self._record, self.models)
+        self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits, self._spending)
         self._tool_calls = ToolCalls(self._record, self.lease, self._goes_on_elsewhere)
 
     async def execute(self) -> None:
@@ -254,6 +260,7 @@ class Runner:
     def _end_rows(self, status: str, outcome: dict[str, Any] | None, code: str = "", message: str = "") -> None:
         now = datetime.now(UTC)
         metrics.runs_ended.labels(status=status).inc()
+        self._spending.release()
         conversation, totals = self._record.conversation, self._record.totals
         tokens = sum(history.estimate_tokens(added) for added in conversation.added)
         self.journal.turn_ended(
@@ -265,10 +272,11 @@ class Runner:
                 "outcome": None if outcome is None else ev.as_json(outcome),
                 "error_code": code,
                 "error_message": message,
-                "model": self.task.model,
+                "model": str(ModelName(*totals.model)) if totals.model else self.task.model,
                 "model_turns": totals.turns,
                 "input_tokens": totals.input_tokens,
                 "output_tokens": totals.output_tokens,
+                "cost": totals.cost,
                 "last_seq": self.journal.last_seq,
                 "event_bytes": self.journal.bytes,
                 "finished_at": now,

@@ -23,6 +23,7 @@ from audit.entry import AuditEntry
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision, OpenInterrupt
 from orchestration.run_input import RunInput, stored_input
+from tools.governance.budget_ledger import Admission
 
 MAX_HISTORY_TURNS = 200
 JOURNAL_VERSION = 2
@@ -168,22 +169,31 @@ async def standing_thread(database: Database, actor: Actor, standing_key: str) -
 
 
 async def create_run(
-    database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
+    database: Database,
+    new: NewRun,
+    thread_id: UUID | None,
+    entries: Callable[[UUID, UUID], Sequence[AuditEntry]],
+    admission: Admission | None = None,
 ) -> StartedRun:
     """Store the thread (when `thread_id` is None), the run, its turn and the audit entries in one transaction.
 
-    `entries` makes the audit entries from the ids of run and thread. Raises Problem `thread_busy` or `run_exists`.
+    `entries` makes the audit entries from the ids of run and thread; `admission`: the budgets that the run is counted under. Raises
+    Problem `thread_busy` or `run_exists`, and OverBudgetError.
     """
     try:
-        return await _create_run(database, new, thread_id, entries)
+        return await _create_run(database, new, thread_id, entries, admission)
     except pg_errors.UniqueViolation as error:
         if error.diag.constraint_name == "one_standing_thread":  # made by another request in the same moment
-            return await create_run(database, replace(new, standing_key=None), thread_id, entries)
+            return await create_run(database, replace(new, standing_key=None), thread_id, entries, admission)
         raise _conflict(error, new) from error
 
 
 async def _create_run(
-    database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
+    database: Database,
+    new: NewRun,
+    thread_id: UUID | None,
+    entries: Callable[[UUID, UUID], Sequence[AuditEntry]],
+    admission: Admission | None,
 ) -> StartedRun:
     run_id, known_thread_id = uuid7(), thread_id or uuid7()
     audit_unit = Unit()
@@ -191,6 +201,8 @@ async def _create_run(
         audit_rows.add_to(audit_unit, entry)
     statement = _FIRST_RUN if thread_id is None else _NEXT_RUN
     async with database.connection() as connection, connection.pipeline():
+        if admission is not None:
+            await admission.take(connection, run_id)
         await connection.execute(statement, _columns(new, run_id, known_thread_id))
         if new.decisions:
             await connection.execute(_DECIDE, _decided(new))
@@ -301,6 +313,17 @@ async def read_events(database: Database, run_id: UUID, after: int, limit_rows: 
         (run_id, after, limit_rows),
     )
     return [(row[0], bytes(row[1])) for row in rows]
+
+
+async def not_going_on(database: Database, run_ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these runs have ended, or are gone."""
+    if not run_ids:
+        return []
+    rows = await database.fetch_all(
+        "SELECT id FROM orchestration_run WHERE id = ANY(%s) AND status IN ('queued', 'running')", (list(run_ids),)
+    )
+    going_on = {row[0] for row in rows}
+    return [run_id for run_id in run_ids if run_id not in going_on]
 
 
 async def request_cancel(database: Database, actor: Actor, run_id: UUID) -> bool:

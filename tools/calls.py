@@ -42,6 +42,7 @@ class ToolOutcome(StrEnum):
     NEEDS_APPROVAL = "needs_approval"
     MISSING_CREDENTIAL = "missing_credential"
     RATE_LIMITED = "rate_limited"
+    OVER_BUDGET = "over_budget"
     TIMED_OUT = "timed_out"
     FAILED = "failed"
     WITHHELD = "withheld"
@@ -98,9 +99,9 @@ class CallContext:
     """For whom and for what a call is made.
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
-    (the console). `approved`: a person has said yes to this very call. `allow_disabled`: a tool that is switched off may be
-    called all the same, which only a console test may. `progress` is told how far a long call is. `guardrails`: the policies that the
-    agent names; those that apply everywhere always do.
+    (the console); `agent` is the slug of the agent whose run calls. `approved`: a person has said yes to this very call.
+    `allow_disabled`: a tool that is switched off may be called all the same, which only a console test may. `progress` is told how far
+    a long call is. `guardrails`: the policies that the agent names; those that apply everywhere always do.
     """
 
     actor: Actor
@@ -111,6 +112,7 @@ class CallContext:
     request_id: str = ""
     trace_id: str = ""
     origin: str = "run"
+    agent: str = ""
     approved: bool = False
     allow_disabled: bool = False
     progress: ProgressListener | None = None

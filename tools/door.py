@@ -1,7 +1,7 @@
 """The one door: every tool call goes through `call_tool`, whoever makes it.
 
 The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and do guardrail
-policies let them pass, do they fit, are they allowed to this role? a person's approval? credentials? Then the
+policies let them pass, do they fit, are they allowed to this role? a person's approval? credentials? budgets? Then the
 permission is recorded and committed, and only then the tool is executed (or a kept result taken). Guardrail policies
 see the result before anybody else does; what came of it is recorded after. A refusal is recorded, too, and told to the
 model with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
@@ -34,6 +34,8 @@ from tools.call_screening import CallScreening, arguments_withheld, refusal_text
 from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.budget_ledger import ledger
+from tools.governance.budgets import OverBudgetError
 from tools.governance.findings import as_details
 from tools.governance.findings import count as count_findings
 from tools.governance.findings import entries as finding_entries
@@ -49,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ARGUMENT_BYTES: Final = 64 * 1024
 MAX_MESSAGE_LENGTH: Final = 2000
+SOON_SECONDS: Final = 60.0
+"""A budget that renews within this time makes a call worth repeating in the same conversation."""
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 _grown_pause = wait_exponential(multiplier=0.1, max=10)
@@ -118,6 +122,7 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         _check_allowed(snapshot, tool, context.actor, arguments)
         _check_approved(passing, tool)
         credentials = _credentials(tool, snapshot)
+        await _within_budget(snapshot, context)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
     details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
@@ -222,6 +227,23 @@ def _check_approved(passing: _Passing, tool: RegisteredTool) -> None:
         message = f"A person must approve each call of the tool {tool.definition.name}."
         version = asking[0] if asking else ""
         raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message, policy_version=version)
+
+
+async def _within_budget(snapshot: Snapshot, context: CallContext) -> None:
+    """Count the call, last of all: what is refused for another reason is not counted. A trial in the console is nobody's call."""
+    if not snapshot.budgets or context.origin == "test":
+        return
+    try:
+        await ledger.use_tool_call(context.agent, context.actor, snapshot)
+    except OverBudgetError as over:
+        raise Refusal(
+            ToolOutcome.OVER_BUDGET,
+            "over_budget",
+            str(over),
+            retryable=over.seconds <= SOON_SECONDS,
+            retry_after_seconds=over.retry_after,
+            policy_version=over.rule.policy_version,
+        ) from over
 
 
 def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
@@ -397,7 +419,9 @@ def _failed(passing: _Passing, outcome: ToolOutcome, message: str, *, retryable:
 # --- recording
 
 
-_POLICY_OUTCOMES = frozenset({ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED})
+_POLICY_OUTCOMES = frozenset(
+    {ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED, ToolOutcome.OVER_BUDGET}
+)
 
 
 async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:

@@ -63,6 +63,7 @@ PROBLEMS: dict[str, ProblemKind] = {
     "invalid_input": ProblemKind(422, "The request does not have the expected form", ActsNext.CALLER),
     "invalid_header": ProblemKind(400, "A request header has no usable value", ActsNext.CALLER),
     "unknown_agent": ProblemKind(404, "There is no such agent, or it is switched off", ActsNext.CALLER),
+    "budget_exceeded": ProblemKind(429, "A budget of this caller or agent is used up", ActsNext.RETRY),
     "shutting_down": ProblemKind(503, "This process is shutting down", ActsNext.RETRY),
     "overloaded": ProblemKind(503, "The service has no capacity left for another run", ActsNext.RETRY),
     "unavailable": ProblemKind(503, "A part that the service needs is not available", ActsNext.RETRY),
