@@ -69,7 +69,7 @@ _TASK_SCHEMA_BYTES: Final = orjson.dumps(_TASK_SCHEMA)
 class RemoteAgent:
     """An agent that tasks can be handed to. `skills`: what it is good at, a phrase each; `timeout_seconds`: for one task.
 
-    `closed`: why nothing is handed to it now; models are not told of it then.
+    `closed`: why nothing is handed to it now; models are not told of it then. `digest`: of the card that it is described by.
     """
 
     name: str
@@ -80,6 +80,7 @@ class RemoteAgent:
     side_effects: SideEffects = SideEffects.UNSAFE
     timeout_seconds: float = 120.0
     closed: str = ""
+    digest: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -100,7 +101,7 @@ class RemoteAgent:
             input_schema=_TASK_SCHEMA,
             side_effects=self.side_effects,
             version=1,
-            digest="",
+            digest=self.digest,
         )
 
 
@@ -372,7 +373,12 @@ class _Delegation:
         """Record the permission, ask the peer, and note what came of it."""
         details = {"task": task.text, "delegation": self.id}
         await self.context.recorder.record(
-            self._entry(actions.DELEGATION_ALLOWED, reason=decision.reason_code, details=details)
+            self._entry(
+                actions.DELEGATION_ALLOWED,
+                reason=decision.reason_code,
+                details=details,
+                policy_version=f"{peer.agent.name}:{peer.agent.digest[:12]}" if peer.agent.digest else "",
+            )
         )
         self.listener.started(self.id, peer.agent, task.text)
         screening = AnswerScreening(self.screen)

@@ -325,6 +325,7 @@ def told_agent(registered: RegisteredAgent) -> RemoteAgent:
         side_effects=SideEffects(registered.side_effects),
         timeout_seconds=registered.timeout_seconds,
         closed=_why_closed(registered),
+        digest=registered.accepted_digest,
     )
 
 

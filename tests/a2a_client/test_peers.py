@@ -78,6 +78,8 @@ async def test_an_answer_comes_piece_by_piece_and_is_the_whole_in_the_end(remote
     assert (result.outcome, result.content) == (ToolOutcome.OK, "One two.\n\nAnother.")
     assert (len(door.told.pieces) > 1, "".join(door.told.pieces)) == (True, result.content)
     assert door.told.tasks == [TASK]
+    allowed = envelope(door.recorder.entries[0])
+    assert allowed["policy_version"] == f"{door.peer.agent.name}:{door.peer.agent.digest[:12]}"
     assert remote.asked[0].headers["a2a-version"] == "1.0"
     message = remote.asked[0].params["message"]
     assert (message["parts"], message["role"]) == ([{"text": "count"}], "ROLE_USER")
