@@ -63,7 +63,10 @@ NAVIGATION: list[dict[str, Any]] = [
         "separator": True,
         "items": [
             _entry("Runs", "play_circle", "orchestration.run"),
-            _entry("Questions", "help", "orchestration.interrupt"),
+            {
+                **_entry("Approvals", "approval", "orchestration.interrupt"),
+                "badge": "orchestration.admin.interrupts.waiting_badge",
+            },
             _entry("Threads", "chat", "orchestration.thread"),
             _entry("Turns", "question_answer", "orchestration.conversationturn"),
             _entry("Agents", "smart_toy", "orchestration.agent"),

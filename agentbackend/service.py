@@ -236,6 +236,7 @@ def _engine_config() -> EngineConfig:
         max_run_bytes=settings.MAX_RUN_BYTES,
         max_run_seconds=settings.MAX_RUN_SECONDS,
         max_crashes=settings.MAX_RUN_CRASHES,
+        approval_seconds=settings.APPROVAL_EXPIRES_SECONDS,
         lease_seconds=settings.RUN_LEASE_SECONDS,
         heartbeat_seconds=settings.RUN_HEARTBEAT_SECONDS,
         stream_heartbeat_seconds=settings.STREAM_HEARTBEAT_SECONDS,

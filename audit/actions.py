@@ -31,6 +31,11 @@ MODEL_TURN: Final = "model.turn"
 THREAD_CHANGED: Final = "thread.changed"
 THREAD_DELETED: Final = "thread.deleted"
 INTERRUPT_DECIDED: Final = "interrupt.decided"
+APPROVAL_ASKED: Final = "approval.asked"
+APPROVAL_GRANTED: Final = "approval.granted"
+APPROVAL_DENIED: Final = "approval.denied"
+APPROVAL_WITHDRAWN: Final = "approval.withdrawn"
+APPROVAL_EXPIRED: Final = "approval.expired"
 AGENT_CHANGED: Final = "agent.changed"
 
 # a tool call

@@ -46,9 +46,10 @@ SELECT messages FROM conversation_turns WHERE thread_id = %s
 """
 _DECIDED = """
 SELECT thread.public_id, agent.slug, run.input -> 'actor', json_agg(json_build_array(asked.id, asked.decision))
-FROM (SELECT DISTINCT thread_id FROM orchestration_interrupt WHERE status = 'open' AND decided_at IS NOT NULL LIMIT %s) AS decided
+FROM (SELECT DISTINCT thread_id FROM orchestration_interrupt WHERE status = 'open' AND decided_at IS NOT NULL
+      AND (%s::uuid IS NULL OR thread_id = %s) LIMIT %s) AS decided
 JOIN orchestration_interrupt AS asked ON asked.thread_id = decided.thread_id AND asked.status = 'open'
-JOIN orchestration_run AS run ON run.id = asked.run_id
+JOIN orchestration_run AS run ON run.id = asked.run_id AND jsonb_typeof(run.input -> 'actor') = 'object'
 JOIN orchestration_agent AS agent ON agent.id = run.agent_id AND agent.enabled
 JOIN orchestration_thread AS thread ON thread.id = asked.thread_id
 WHERE NOT EXISTS (SELECT FROM orchestration_run AS active
@@ -113,7 +114,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class DecidedThread:
-    """A thread whose open questions were all decided in the console: what its next run brings, and for whom."""
+    """A thread whose open questions were all decided outside a run: what its next run brings, and for whom."""
 
     thread_id: str
     agent: str
@@ -152,9 +153,9 @@ async def due_runs(database: Database) -> DueRuns:
         )
 
 
-async def decided_threads(database: Database) -> list[DecidedThread]:
-    """Threads that wait for nothing but a run that carries out what was decided in the console."""
-    rows = await database.fetch_all(_DECIDED, (_DUE_AT_ONCE,))
+async def decided_threads(database: Database, thread_id: UUID | None = None) -> list[DecidedThread]:
+    """Threads (or this one, if it does) that wait for nothing but a run that carries out what was decided elsewhere."""
+    rows = await database.fetch_all(_DECIDED, (thread_id, thread_id, _DUE_AT_ONCE))
     return [
         DecidedThread(
             thread_id, agent, Actor(**actor), [ResumeEntry(key, "resolved", payload) for key, payload in answers]

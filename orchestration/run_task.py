@@ -17,14 +17,33 @@ from orchestration.model_port import Usage
 from orchestration.resuming import ResumePoint, StoredStep, spent_by
 from orchestration.run_input import RunInput
 
+_NEAR = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What one run may use: model turns, bytes of events, seconds (for each process that carries it out)."""
+    """What one run may use: model turns, bytes of events, seconds (for each process that carries it out).
+
+    `approval_seconds`: how long its questions wait where the tool does not say.
+    """
 
     max_iterations: int
     max_bytes: int
     max_seconds: float
+    approval_seconds: int = 0
+
+    def near(self, *, turns: int, size: int, seconds: float) -> str:
+        """The limit that leaves room for one more model turn only, if any: `max_iterations`, `max_bytes` or `max_seconds`.
+
+        Before its first turn a run is near to none.
+        """
+        if not turns:
+            return ""
+        if turns == self.max_iterations - 1:
+            return "max_iterations"
+        if size > self.max_bytes * _NEAR:
+            return "max_bytes"
+        return "max_seconds" if seconds > self.max_seconds * _NEAR else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,23 +73,25 @@ class ModelTurns:
     limits: RunLimits
     spending: Spending
 
-    async def think(self, capabilities: Capabilities) -> StreamedTurn:
+    async def think(self, capabilities: Capabilities, *, limit: str = "", note: str = "") -> StreamedTurn:
         """One model turn, as a step.
 
-        Raises ModelError when no model answers, Problem when the answer cannot be used, AnswerStoppedError when a budget is used up.
+        `limit`: this is the last turn because of this limit: no tools may be called, and the model is told so by the `note`. Raises
+        ModelError when no model answers, Problem when the answer cannot be used, AnswerStoppedError when a budget is used up.
         """
         record = self.record
-        request = self._request(capabilities, with_media=True)
+        request = self._request(capabilities, note, with_media=True)
         models = await self.spending.begin(record.totals.turns + 1, request)
         record.totals.turns += 1
         step_name = f"{MODEL_TURN_STEP}{record.totals.turns}"
         step_id = record.start_step("model_turn", step_name, {"model": record.task.model})
-        asking = _Asking(step_id, request, self._without_media(capabilities), models, capabilities.frontend)
+        asking = _Asking(step_id, request, self._without_media(capabilities, note), models, capabilities.frontend)
         started = datetime.now(UTC)
         with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": record.task.model}):
             turn = await self._stream_turn(asking, step_name)
         record.conversation.add(*turn.messages())
-        record.end_step(step_id, step_name, "finished", {**turn.journal_detail(), **asking.detail()})
+        detail = {**turn.journal_detail(), **asking.detail(), **({"limit": limit} if limit else {})}
+        record.end_step(step_id, step_name, "finished", detail)
         withheld = "model_content_filter" if turn.finish_reason == "content_filter" else ""
         record.audit(
             actions.MODEL_TURN,
@@ -101,21 +103,23 @@ class ModelTurns:
         check_finish(turn)
         return turn
 
-    def _request(self, capabilities: Capabilities, *, with_media: bool) -> ModelRequest:
+    def _request(self, capabilities: Capabilities, note: str, *, with_media: bool) -> ModelRequest:
         record, agent = self.record, self.record.task.agent
         shown = history.trim(record.conversation.all(), agent.history_token_budget)
+        messages = history.to_model(shown, system=capabilities.system, with_media=with_media)
         return ModelRequest(
             model=record.task.model,
-            messages=history.to_model(shown, system=capabilities.system, with_media=with_media),
+            messages=[*messages, {"role": "system", "content": note}] if note else messages,
             tools=capabilities.tools,
             temperature=agent.temperature,
             max_output_tokens=agent.max_output_tokens,
+            may_call=not note,
         )
 
-    def _without_media(self, capabilities: Capabilities) -> ModelRequest | None:
+    def _without_media(self, capabilities: Capabilities, note: str) -> ModelRequest | None:
         """The same request for a model that refuses media, where there are any."""
         has_media = history.has_media(self.record.conversation.all())
-        return self._request(capabilities, with_media=False) if has_media else None
+        return self._request(capabilities, note, with_media=False) if has_media else None
 
     async def _stream_turn(self, asking: _Asking, step_name: str) -> StreamedTurn:
         record = self.record

@@ -23,6 +23,7 @@ from psycopg_pool import PoolTimeout
 from agentbackend.foundation.database import Database, database
 from audit.actor import Actor
 from tools.calls import CacheScope, RateLimitScope, SideEffects, ToolDefinition
+from tools.governance.approvals import Decider
 from tools.governance.budgets import BudgetRule, rule_from
 from tools.governance.conditions import ArgumentCondition, Unfit, first_unfit
 from tools.governance.roles import Decision, Deny, Inheritance, may_use
@@ -51,6 +52,9 @@ class RegisteredTool:
     output_limit_bytes: int
     max_retries: int
     approval_required: bool
+    approval_by: Decider
+    approver_role: str
+    approval_expires_seconds: int
     cache_seconds: int
     cache_scope: CacheScope
     rate_limit: str
@@ -297,6 +301,9 @@ def _registered(
         output_limit_bytes=values["output_limit_bytes"],
         max_retries=values["max_retries"],
         approval_required=values["approval_required"],
+        approval_by=Decider(values["approval_by"]),
+        approver_role=values["approver_role"],
+        approval_expires_seconds=values["approval_expires_seconds"],
         cache_seconds=values["cache_seconds"],
         cache_scope=CacheScope(values["cache_scope"]),
         rate_limit=values["rate_limit"],
@@ -311,7 +318,8 @@ _REVISION = "SELECT coalesce(max(revision), 0) FROM tools_registryrevision"
 _OF_VERSION = (
     "id", "number", "digest", "title", "description", "input_schema", "output_schema", "side_effects", "handler_type",
     "handler", "required_credentials", "required_role", "timeout_seconds", "output_limit_bytes", "max_retries",
-    "approval_required", "cache_seconds", "cache_scope", "rate_limit", "rate_limit_scope", "max_concurrent",
+    "approval_required", "approval_by", "approver_role", "approval_expires_seconds", "cache_seconds", "cache_scope",
+    "rate_limit", "rate_limit_scope", "max_concurrent",
 )  # fmt: skip
 _COLUMNS = ("name", "enabled", *_OF_VERSION)
 _TOOLS = f"""

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orchestration', '0005_agent_behaviour'),
+        ('orchestration', "0006_approvals"),
     ]
 
     operations = [

@@ -18,7 +18,7 @@ class ModelRequest:
     """One model turn, in the form of the chat-completions API.
 
     `model` as agents name it: `model`, or `provider:model`. `may_be_slow`: nobody else could answer, so it is worth waiting as long as
-    the provider asks for; else a try that would have to wait is not made.
+    the provider asks for; else a try that would have to wait is not made. `may_call`: whether it may call the tools now.
     """
 
     model: str
@@ -27,6 +27,7 @@ class ModelRequest:
     temperature: float | None = None
     max_output_tokens: int | None = None
     may_be_slow: bool = True
+    may_call: bool = True
 
 
 @dataclass(frozen=True, slots=True)

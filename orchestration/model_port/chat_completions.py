@@ -171,14 +171,19 @@ class ChatCompletions:
         yield decoder.end()
 
 
-_DISPENSABLE = ("stream_options", "max_completion_tokens")
-"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name."""
+_DISPENSABLE = ("stream_options", "max_completion_tokens", "tool_choice")
+"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name, and that no tools are
+to be called is left to what the model is told."""
 
 
 def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": True}
     if request.tools:
         parameters["tools"] = request.tools
+        if (
+            not request.may_call and "tool_choice" not in refused
+        ):  # the tools stay: a prompt cache's prefix, and calls refer to them
+            parameters["tool_choice"] = "none"
     if request.temperature is not None:
         parameters["temperature"] = request.temperature
     if request.max_output_tokens is not None:

@@ -230,7 +230,9 @@ def test_a_tool_call_over_budget_is_refused_and_the_model_is_told_when_it_renews
     run(connected, caller, "calls")
     run_id, frames = run(connected, caller, "calls")
     [result] = events(frames, "TOOL_CALL_RESULT")
-    assert result["metadata"]["error"] == {"code": "over_budget", "retryable": False}
+    error = result["metadata"]["error"]
+    assert (error["code"], error["kind"], error["retryable"]) == ("over_budget", "rate_limited", False)
+    assert error["retryAfterSeconds"] > 0
     assert "It renews at" in result["content"]
     assert ("tool.denied" in stored.audit(run_id), "tool.called" in stored.audit(run_id)) == (True, False)
 
