@@ -47,6 +47,8 @@ class TakesUpRuns(Protocol):
 
     async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool: ...  # noqa: D102
 
+    async def summarise(self, thread_id: UUID) -> None: ...  # noqa: D102
+
 
 @dataclass(frozen=True, slots=True)
 class JobsConfig:
@@ -66,6 +68,7 @@ class Jobs:
         # The names are in the database: never rename them while jobs may wait.
         self._carry_out_run = self.app.task(name="runs.carry_out", queue=RUNS)(self._carry_out)
         self._take_up_runs = self.app.task(name="runs.take_up_all", queue=RECOVERY)(self._take_up)
+        self._summarise_thread = self.app.task(name="threads.summarise", queue=RUNS)(self._summarise)
         self._care_for("maintenance.pack_event_logs", "* * * * *", self._pack)
         self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
         self._care_for("maintenance.remove_old_jobs", "17 * * * *", self._remove_old_jobs)
@@ -89,11 +92,16 @@ class Jobs:
             # The lock is the part's number: what several processes find at once is queued once, what is left out comes next time.
             await self._defer(self._take_up_runs, f"runs.take_up_all:{number}", run_ids=some)
 
+    async def defer_summary(self, thread_id: UUID) -> None:
+        """`orchestration.dispatch.Dispatcher`: one job a thread, and one at work."""
+        name = f"threads.summarise:{thread_id}"
+        await self._defer(self._summarise_thread, name, one_at_once=name, thread_id=str(thread_id))
+
     @staticmethod
-    async def _defer(task: Task[..., Any, ...], lock: str, **arguments: Any) -> None:
-        """Queue a job, unless one with this lock waits already."""
+    async def _defer(task: Task[..., Any, ...], lock: str, *, one_at_once: str | None = None, **arguments: Any) -> None:
+        """Queue a job, unless one with this lock waits already; jobs with the same `one_at_once` are done one after another."""
         with suppress(AlreadyEnqueued):
-            await task.configure(queueing_lock=lock).defer_async(**arguments)
+            await task.configure(queueing_lock=lock, lock=one_at_once).defer_async(**arguments)
 
     async def waiting(self) -> dict[str, int]:
         """Jobs by status, over all queues: todo, doing, failed, ..."""
@@ -114,6 +122,9 @@ class Jobs:
         """What this process has no room for is found by the next sweep."""
         for run_id in run_ids:
             await self._engine.adopt(UUID(run_id), wait=False)
+
+    async def _summarise(self, thread_id: str) -> None:
+        await self._engine.summarise(UUID(thread_id))
 
     # --- maintenance
 
