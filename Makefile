@@ -17,10 +17,10 @@ WORKERS ?= 2
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: runtime ## the service on http://localhost:8000 (PORT=), with a database, keys and logins of its own
+run: runtime ## the service on http://localhost:8000 (PORT=), with a database, keys and logins of its own, and the sample agent
 	@.venv/bin/python -m agentbackend.development
 	@DJANGO_DEBUG=true .venv/bin/python manage.py seed_development
-	@DJANGO_DEBUG=true exec .venv/bin/python manage.py serve
+	@DJANGO_DEBUG=true exec .venv/bin/python -m agentbackend.development_run
 
 test: development ## all tests (TESTS= for some of them)
 	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
@@ -29,7 +29,7 @@ test: development ## all tests (TESTS= for some of them)
 check: development ## what must hold before a change goes in: lint, format, types, imports, migrations
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	.venv/bin/python -m mypy
 	.venv/bin/lint-imports
 	@DJANGO_DEBUG=true DJANGO_SECRET_KEY=for-checks-only .venv/bin/python manage.py check --fail-level WARNING
 	@DJANGO_DEBUG=true DJANGO_SECRET_KEY=for-checks-only .venv/bin/python manage.py makemigrations --check --dry-run

@@ -1,6 +1,9 @@
 """Django's description of this app."""
 
 from django.apps import AppConfig
+from django.utils.module_loading import import_string
+
+from tools.documents.document import register_kind
 
 
 class A2AConfig(AppConfig):
@@ -8,3 +11,7 @@ class A2AConfig(AppConfig):
 
     name = "a2a"
     verbose_name = "A2A"
+
+    def ready(self) -> None:
+        """Remote agents are documents, too."""
+        register_kind(import_string("a2a.documents.RemoteAgentKind")())  # by name: it needs the models

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+from uuid import NAMESPACE_OID, uuid5
 
 import orjson
 
+from a2a.hops import handed_on, refusal_outbound
 from agentbackend.foundation import metrics
 from agentbackend.foundation.identifiers import uuid7
 from audit import actions
@@ -50,7 +52,12 @@ _TASK_SCHEMA: Final = {
             "description": "What the agent shall do, with everything that it needs to know: it does not see this conversation.",
             "minLength": 1,
             "maxLength": MAX_TASK_CHARACTERS,
-        }
+        },
+        "continues": {
+            "type": "string",
+            "description": "Only to answer a question that the agent asked: the value that came with the question.",
+            "maxLength": 2000,
+        },
     },
     "required": ["task"],
     "additionalProperties": False,
@@ -60,7 +67,10 @@ _TASK_SCHEMA_BYTES: Final = orjson.dumps(_TASK_SCHEMA)
 
 @dataclass(frozen=True, slots=True)
 class RemoteAgent:
-    """An agent that tasks can be handed to. `skills`: what it is good at, a phrase each; `timeout_seconds`: for one task."""
+    """An agent that tasks can be handed to. `skills`: what it is good at, a phrase each; `timeout_seconds`: for one task.
+
+    `closed`: why nothing is handed to it now; models are not told of it then. `digest`: of the card that it is described by.
+    """
 
     name: str
     title: str
@@ -69,6 +79,8 @@ class RemoteAgent:
     required_role: str = ""
     side_effects: SideEffects = SideEffects.UNSAFE
     timeout_seconds: float = 120.0
+    closed: str = ""
+    digest: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -89,26 +101,41 @@ class RemoteAgent:
             input_schema=_TASK_SCHEMA,
             side_effects=self.side_effects,
             version=1,
-            digest="",
+            digest=self.digest,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a peer is asked. `id` names the delegation and is the same when it is tried again."""
+    """What a peer is asked.
+
+    `id` names the delegation; `key` is the same when the call is carried out again, by another process, too. `hops`: who has handed
+    the task on so far. `attach`: the peer's id of the task that a predecessor had handed over. `continues`: what came with a question
+    of the peer's, which the text answers. `accepted` is told the peer's id of the task. `goes_on`: whether, when this is cancelled,
+    a successor will ask for the answer.
+    """
 
     id: str
     text: str
     actor: Actor
+    key: str = ""
+    hops: tuple[str, ...] = ()
+    attach: str = ""
+    continues: str = ""
+    accepted: Callable[[str], None] = lambda task_id: None
+    goes_on: Callable[[], bool] = lambda: False
 
 
 class DelegationError(Exception):
-    """The peer did not do the task. `message` is for the model and the user."""
+    """The peer did not do the task. `message` is for the model and the user; `code` for programs, where it is not just `failed`."""
 
-    def __init__(self, message: str, *, retryable: bool = False, retry_after_seconds: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool = False, retry_after_seconds: float = 0.0, code: str = ""
+    ) -> None:
         self.message = message
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
+        self.code = code
         super().__init__(message)
 
 
@@ -135,6 +162,10 @@ class DelegationListener(Protocol):
         """The permission is committed and the peer is asked."""
         ...
 
+    def accepted(self, peer_task_id: str) -> None:
+        """The peer calls the task this: a successor can ask for it."""
+        ...
+
     def text(self, delta: str) -> None:
         """More of its answer."""
         ...
@@ -144,15 +175,20 @@ class DelegationListener(Protocol):
         ...
 
     def failed(self, code: str, message: str) -> None:
-        """It is not; `code` is a ToolOutcome."""
+        """It is not; `code` is a ToolOutcome, or `input_required`."""
         ...
 
 
 @dataclass(slots=True)
 class Directory:
-    """The remote agents that this process can ask, by the names of their tools."""
+    """The remote agents that this process can ask, by the names of their tools.
+
+    `source` gives those that are registered, as they are now; others are added by hand, and stay.
+    """
 
     peers: dict[str, Peer] = field(default_factory=dict)
+    source: Callable[[], Awaitable[Mapping[str, Peer]]] | None = None
+    _from_source: frozenset[str] = frozenset()
 
     def add(self, peer: Peer) -> None:
         """Make a peer known; one of the same name is replaced."""
@@ -164,26 +200,58 @@ class Directory:
 
     async def offered(self, actor: Actor, allowed: frozenset[str] | None) -> list[RemoteAgent]:
         """Whom this caller may have asked, by name; `allowed` narrows it to an agent's tools (names of tools, None: all)."""
+        await self.refresh()
         if not self.peers:
             return []
         inheritance = (await registry.snapshot()).inheritance
         names = sorted(name for name in self.peers if allowed is None or name in allowed)
         agents = [self.peers[name].agent for name in names]
-        return [agent for agent in agents if may_use(actor.role, agent.required_role, inheritance).allowed]
+        return [
+            agent
+            for agent in agents
+            if not agent.closed and may_use(actor.role, agent.required_role, inheritance).allowed
+        ]
+
+    async def refresh(self) -> None:
+        """Take over what the source says now."""
+        if self.source is None:
+            return
+        found = await self.source()
+        for name in self._from_source - found.keys():
+            self.peers.pop(name, None)
+        self.peers.update(found)
+        self._from_source = frozenset(found)
 
 
 directory = Directory()
 """The process's remote agents."""
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a run knows of a delegation beside its call; see `Task`. `agent_slug`: of the agent that hands the task on."""
+
+    agent_slug: str = ""
+    hops: tuple[str, ...] = ()
+    attach: str = ""
+    goes_on: Callable[[], bool] = lambda: False
+
+
 async def delegate(
-    call: ToolCall, context: CallContext, listener: DelegationListener, *, directory: Directory = directory
+    call: ToolCall,
+    context: CallContext,
+    listener: DelegationListener,
+    *,
+    directory: Directory = directory,
+    handover: Handover | None = None,
 ) -> ToolResult:
     """Check, record, ask and record a delegation; whatever the peer does, a result comes back.
 
     Raises only what the recorder raises (lease lost, writer stopped) and CancelledError.
     """
-    delegation = _Delegation(call, context, listener, directory.peers.get(call.name), time.monotonic())
+    await directory.refresh()
+    peer = directory.peers.get(call.name)
+    delegation = _Delegation(call, context, listener, peer, time.monotonic(), handover or Handover())
     delegation.screen = await registry.screen(context.guardrails)
     try:
         peer, decision = await delegation.permitted()
@@ -221,6 +289,7 @@ class _Delegation:
     listener: DelegationListener
     peer: Peer | None
     started: float
+    handover: Handover
     id: str = field(default_factory=lambda: str(uuid7()))
     screen: Screen = NO_SCREEN
 
@@ -235,10 +304,15 @@ class _Delegation:
         if not decision.allowed:
             message = f"The user may not have the agent {peer.agent.title} asked. {decision.explanation}"
             raise _Refused(ToolOutcome.DENIED, decision.reason_code, message)
+        if peer.agent.closed:
+            message = f"Nothing is handed to the agent {peer.agent.title} now. {peer.agent.closed}"
+            raise _Refused(ToolOutcome.DISABLED, "agent_closed", message)
+        if refusal := refusal_outbound(self.handover.hops, self.handover.agent_slug):
+            raise _Refused(ToolOutcome.DENIED, "too_many_hops", f"The task is not handed on. {refusal}")
         return peer, decision
 
-    async def read_task(self) -> str:
-        """The task's text as guardrail policies let it pass; raises _Refused that says what does not fit."""
+    async def read_task(self) -> Task:
+        """The task as guardrail policies let it pass; raises _Refused that says what does not fit."""
         try:
             arguments = orjson.loads(self.call.arguments or "{}")
         except orjson.JSONDecodeError as error:
@@ -247,8 +321,18 @@ class _Delegation:
             arguments = await self._screened(arguments)
         if found := problems(_TASK_SCHEMA_BYTES, arguments):
             raise _invalid("; ".join(found) + ".")
-        text: str = arguments["task"]
-        return text
+        handover = self.handover
+        return Task(
+            id=self.id,
+            text=arguments["task"],
+            actor=self.context.actor,
+            key=str(uuid5(NAMESPACE_OID, f"{self.context.run_id}:{self.call.id}")),
+            hops=handed_on(handover.hops, handover.agent_slug),
+            attach=handover.attach,
+            continues=arguments.get("continues", ""),
+            accepted=self.listener.accepted,
+            goes_on=handover.goes_on,
+        )
 
     async def count(self) -> None:
         """Under the budgets of tool calls a delegation is a call; raises _Refused."""
@@ -285,16 +369,21 @@ class _Delegation:
         for audit_entry in of_findings.entries(found, **self._about(), details={"call_id": self.call.id}):
             self.context.recorder.note(audit_entry)
 
-    async def carry_out(self, peer: Peer, task: str, decision: Decision) -> ToolResult:
+    async def carry_out(self, peer: Peer, task: Task, decision: Decision) -> ToolResult:
         """Record the permission, ask the peer, and note what came of it."""
-        details = {"task": task, "delegation": self.id}
+        details = {"task": task.text, "delegation": self.id}
         await self.context.recorder.record(
-            self._entry(actions.DELEGATION_ALLOWED, reason=decision.reason_code, details=details)
+            self._entry(
+                actions.DELEGATION_ALLOWED,
+                reason=decision.reason_code,
+                details=details,
+                policy_version=f"{peer.agent.name}:{peer.agent.digest[:12]}" if peer.agent.digest else "",
+            )
         )
-        self.listener.started(self.id, peer.agent, task)
+        self.listener.started(self.id, peer.agent, task.text)
         screening = AnswerScreening(self.screen)
         try:
-            answer = await self._ask(peer, Task(self.id, task, self.context.actor), screening)
+            answer = await self._ask(peer, task, screening)
         except DelegationError as error:
             self._note_findings(screening.findings)
             return self._failed(ToolOutcome.FAILED, await self._passing(error.message, peer), error)
@@ -341,7 +430,8 @@ class _Delegation:
 
     async def refuse(self, refused: _Refused) -> ToolResult:
         """Record a refusal and tell it."""
-        denied = refused.outcome in (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED, ToolOutcome.OVER_BUDGET)
+        kept_back = (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED, ToolOutcome.DISABLED, ToolOutcome.OVER_BUDGET)
+        denied = refused.outcome in kept_back
         action = actions.DELEGATION_DENIED if denied else actions.DELEGATION_FAILED
         outcome = Outcome.DENIED if denied else Outcome.FAILURE
         arguments = CallScreening(self.screen).recordable(self.call.arguments[:2000])
@@ -360,8 +450,9 @@ class _Delegation:
         )
 
     def _failed(self, outcome: ToolOutcome, message: str, error: DelegationError | None = None) -> ToolResult:
-        self.listener.failed(outcome.value, message)
-        self._note(actions.DELEGATION_FAILED, Outcome.FAILURE, outcome.value, {"message": message})
+        code = (error.code if error is not None else "") or outcome.value
+        self.listener.failed(code, message)
+        self._note(actions.DELEGATION_FAILED, Outcome.FAILURE, code, {"message": message})
         return self._counted(
             ToolResult(
                 outcome,

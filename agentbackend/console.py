@@ -82,6 +82,7 @@ NAVIGATION: list[dict[str, Any]] = [
             _entry("Tools", "build", "tools.tool"),
             _entry("Remote servers", "dns", "tools.remoteserver"),
             _entry("Remote tools", "travel_explore", "tools.remotetool"),
+            _entry("Remote agents", "hub", "a2a.remoteagent"),
             _entry("Credentials", "key", "tools.storedcredential"),
             _entry("Caller roles", "badge", "tools.callerrole"),
             _entry("Deny rules", "block", "tools.denyrule"),

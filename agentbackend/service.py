@@ -15,7 +15,9 @@ from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 
+from a2a import loading as a2a_loading
 from a2a.delegation import directory
+from a2a.roster import roster
 from a2a.scripted_agent import ScriptedAgent
 from agentbackend import readiness
 from agentbackend.dispatch.jobs import Jobs, JobsConfig
@@ -91,6 +93,7 @@ class Service:
         )
         self.writer.start()
         self._model_port = self._open_models()
+        directory.source = roster.peers
         if settings.MODEL_IS_DEMO:
             directory.add(ScriptedAgent())
         await self._warn_of_others()
@@ -139,6 +142,7 @@ class Service:
         if self.workers is not None:
             await self.workers.stop()
         await close_connections()
+        await a2a_loading.close_connections()
         await self.doorbell.stop()
         for loop in self._loops:
             loop.cancel()

@@ -8,16 +8,20 @@ import signal
 from typing import Any
 
 from agentbackend.streaming_server import StreamingServer  # isort:skip - chooses the event loop before daphne does
+import daphne.server
 from daphne.endpoints import build_endpoint_description_strings
 from django.conf import settings
 from twisted.internet import reactor
 
 from agentbackend.asgi import application
 from agentbackend.service import service
+from agentbackend.tls_endpoint import TlsFilesError, description, server_from_string, tls_options
 
 logger = logging.getLogger(__name__)
 
 _LAST_WORDS_SECONDS = 2.0
+
+daphne.server.serverFromString = server_from_string
 _CLOSING_SECONDS = 15.0
 """What closing everything may take after the grace period; then the process ends all the same: its runs are claimed by others."""
 
@@ -44,7 +48,7 @@ class Serving:
         self._loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
         self._server = _Server(
             application=application,
-            endpoints=build_endpoint_description_strings(host=host, port=port),
+            endpoints=_endpoints(host, port),
             signal_handlers=False,
             server_name="",
             ready_callable=lambda: logger.info("listening", extra={"host": host, "port": port}),
@@ -92,3 +96,16 @@ class Serving:
         ]
         if running:
             await asyncio.wait(running, timeout=_LAST_WORDS_SECONDS)
+
+
+def _endpoints(host: str, port: int) -> list[str]:
+    """Where to listen, and how: with TLS where there is a certificate. Raises TlsFilesError."""
+    certificate, key, clients = settings.TLS_CERT_FILE, settings.TLS_KEY_FILE, settings.TLS_CLIENT_CA_FILE
+    if not certificate:
+        found: list[str] = build_endpoint_description_strings(host=host, port=port)
+        return found
+    tls_options(certificate, key, clients)  # what is wrong with the files is said before anything starts
+    return [description(host, port, certificate=certificate, key=key, clients=clients)]
+
+
+__all__ = ["ListenError", "Serving", "TlsFilesError"]

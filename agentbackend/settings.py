@@ -60,6 +60,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "FOUR_EYES": (str, ""),
     "MCP_CONFORMANCE_FIXTURES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
+    "A2A_MAX_HOPS": (int, 5),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
     "OUTBOUND_PROXY": (str, ""),
@@ -78,6 +79,9 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "PORT": (int, 8000),
     "A2A_MOCK_PORT": (int, 8001),
     "BIND_ADDRESS": (str, "127.0.0.1"),
+    "TLS_CERT_FILE": (str, ""),
+    "TLS_KEY_FILE": (str, ""),
+    "TLS_CLIENT_CA_FILE": (str, ""),
     # around
     "REDIS_URL": (str, ""),
     "LOG_LEVEL": (str, "INFO"),
@@ -144,6 +148,14 @@ def _address(name: str, *schemes: str) -> str:
         raise ImproperlyConfigured(
             f"{name}: expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}."
         )
+    return value
+
+
+def _file(name: str) -> str:
+    """The name of a file that is there, or nothing."""
+    value: str = _read(name)
+    if value and not Path(value).is_file():
+        raise ImproperlyConfigured(f"{name}: there is no file {value!r}.")
     return value
 
 
@@ -221,12 +233,13 @@ if unknown_groups := set(FOUR_EYES) - {
 MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:
     raise ImproperlyConfigured("MCP_CONFORMANCE_FIXTURES: is for tests only, and refused when DJANGO_DEBUG is off.")
+A2A_MAX_HOPS: int = _at_least(1, "A2A_MAX_HOPS")
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
+if DEBUG:  # the sample agent that `make run` starts
+    OUTBOUND_ALLOWED_HOSTS.append(f"127.0.0.1:{_read('A2A_MOCK_PORT')}")
 OUTBOUND_PROXY: str = _read("OUTBOUND_PROXY")
-OUTBOUND_CA_FILE: str = _read("OUTBOUND_CA_FILE")
-if OUTBOUND_CA_FILE and not Path(OUTBOUND_CA_FILE).is_file():
-    raise ImproperlyConfigured(f"OUTBOUND_CA_FILE: there is no file {OUTBOUND_CA_FILE!r}.")
+OUTBOUND_CA_FILE: str = _file("OUTBOUND_CA_FILE")
 
 # --- who may call
 GATEWAY_SIGNING_KEYS = _key_ring("GATEWAY_SIGNING_KEYS")
@@ -244,6 +257,13 @@ ALLOWED_HOSTS: list[str] = _list("DJANGO_ALLOWED_HOSTS") or (["localhost", "127.
 PORT: int = _read("PORT")
 A2A_MOCK_PORT: int = _read("A2A_MOCK_PORT")
 BIND_ADDRESS: str = _read("BIND_ADDRESS")
+TLS_CERT_FILE: str = _file("TLS_CERT_FILE")
+TLS_KEY_FILE: str = _file("TLS_KEY_FILE")
+TLS_CLIENT_CA_FILE: str = _file("TLS_CLIENT_CA_FILE")
+if bool(TLS_CERT_FILE) != bool(TLS_KEY_FILE):
+    raise ImproperlyConfigured("TLS_CERT_FILE and TLS_KEY_FILE: either both are set or neither.")
+if TLS_CLIENT_CA_FILE and not TLS_CERT_FILE:
+    raise ImproperlyConfigured("TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE, too.")
 ROOT_URLCONF = "agentbackend.urls"
 ASGI_APPLICATION = "agentbackend.asgi.application"
 LANGUAGE_CODE = "en"
@@ -279,6 +299,7 @@ AUDIT_LINKS = {
     "tools.argumentrule": "admin:tools_argumentrule_change",
     "tools.remoteserver": "admin:tools_remoteserver_change",
     "tools.storedcredential": "admin:tools_storedcredential_change",
+    "a2a.remoteagent": "admin:a2a_remoteagent_change",
     "tools.guardrailpolicy": "admin:tools_guardrailpolicy_change",
     "change": "admin:tools_changerequest_change",
     "auth.user": "admin:auth_user_change",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from opentelemetry import trace
 
-from a2a.delegation import delegate, directory
+from a2a.delegation import Handover, delegate, directory
+from a2a.hops import hops_of_run
 from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.problems import Problem
 from audit import actions
@@ -37,12 +38,13 @@ tracer = trace.get_tracer("orchestration")
 
 @dataclass(slots=True)
 class ToolCalls:
-    """The tool calls of one run."""
+    """The tool calls of one run. `goes_on_elsewhere`: whether, when a call is cancelled, a successor will carry it out."""
 
     record: RunRecord
     lease: Lease
     approval_seconds: int = 0
     """How long a question waits where its tool does not say; 0: for ever."""
+    goes_on_elsewhere: Callable[[], bool] = lambda: False
     _plans: PlanCalls = field(init=False)
     _repeated: RepeatedFailures = field(init=False)
 
@@ -221,13 +223,15 @@ class ToolCalls:
         resume = self.record.task.resume
         known = resume.calls.get(call.id) if resume else None
         now_said = capabilities.side_effects.get(call.name)
-        if known is not None and known.may_have_happened and SideEffects.UNSAFE in (known.side_effects, now_said):
+        attach = known.peer_task if known is not None and known.may_have_happened else ""
+        is_unsafe = known is not None and SideEffects.UNSAFE in (known.side_effects, now_said)
+        if known is not None and known.may_have_happened and is_unsafe and not attach:
             return await self._ask(call, QuestionKind.REPEAT, decision)
         step = CallStep(self.record, self.lease, call, now_said or SideEffects.UNSAFE, place)
         if instead is None:
             await self._repeated.pause(call)
         if instead is None and step.is_delegation:
-            return await self._delegated(call, step)
+            return await self._delegated(call, step, attach)
         result = instead or await self._through_the_door(call, step, decision.approval if decision else None)
         if result.outcome is ToolOutcome.NEEDS_APPROVAL:
             step.wait_for_a_person()
@@ -243,11 +247,14 @@ class ToolCalls:
         original = decision.original if decision else None
         return ask_about(call, kind, found, default_seconds=self.approval_seconds, original=original)
 
-    async def _delegated(self, call: ToolCall, step: CallStep) -> dict[str, Any]:
-        """The task is handed to another agent, whose answer is the call's result."""
-        subagent = SubagentEvents(self.record.journal, call.id)
+    async def _delegated(self, call: ToolCall, step: CallStep, attach: str) -> dict[str, Any]:
+        """The task is handed to another agent, whose answer is the call's result. `attach`: it was, and is called this there."""
+        task = self.record.task
+        subagent = SubagentEvents(self.record.journal, call.id, step.note_peer_task)
+        hops = hops_of_run(task.run_input.forwarded_props)
+        handover = Handover(task.agent.slug, hops, attach, self.goes_on_elsewhere)
         with tracer.start_as_current_span("delegation", attributes={"gen_ai.agent.name": call.name[:64]}):
-            result = await delegate(call, self._context(step), subagent)
+            result = await delegate(call, self._context(step), subagent, handover=handover)
         self._repeated.note(call, result)
         message = step.end(result, said=subagent.messages())
         self.record.conversation.add(*subagent.messages())
@@ -310,6 +317,12 @@ class CallStep:
     def note(self, audit_entry: AuditEntry) -> None:
         """Committed with what the run writes next."""
         self._record.journal.audit(audit_entry)
+
+    def note_peer_task(self, task_id: str) -> None:
+        """Another agent calls the task this: a successor asks for it instead of handing the task over again."""
+        if self._id is not None:
+            self._detail["peerTask"] = task_id
+            self._record.journal.step_noted(self._id, self._detail)
 
     def end(self, result: ToolResult, *, said: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         """Write the result; returns it as a message. `said`: messages of a subagent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from a2a.delegation import RemoteAgent
@@ -13,9 +14,11 @@ from orchestration.journal import RunJournal
 class SubagentEvents:
     """Writes one delegation into a run's journal. What the other agent says is a message of its own, attributed to it."""
 
-    def __init__(self, journal: RunJournal, tool_call_id: str) -> None:
+    def __init__(self, journal: RunJournal, tool_call_id: str, note_task: Callable[[str], None]) -> None:
+        """`note_task` keeps the other agent's id of the task."""
         self._journal = journal
         self._tool_call_id = tool_call_id
+        self.accepted = note_task
         self._run_id = ""
         self._about: dict[str, Any] = {}
         self._message_id = str(uuid7())

@@ -8,6 +8,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
 
 import audit
+from a2a.delegation import TOOL_PREFIX
+from a2a.models import RemoteAgent
 from audit import actions
 from audit.actor import Actor
 from audit.entry import Target
@@ -73,7 +75,8 @@ class AgentKind:
             own_names = {"slug": "name", "name": "title"}
             problems = {own_names.get(field, field): texts for field, texts in error.message_dict.items()}
         now = Agent.objects.filter(slug=name).first()
-        known = {*Tool.objects.values_list("name", flat=True), *(now.tools if now else ())}
+        delegations = {TOOL_PREFIX + agent for agent in RemoteAgent.objects.values_list("name", flat=True)}
+        known = {*Tool.objects.values_list("name", flat=True), *delegations, *(now.tools if now else ())}
         if missing := [tool for tool in spec["tools"] if tool not in known]:
             problems.setdefault("tools", []).extend(f"There is no tool {tool!r}." for tool in missing)
         if spec["output_schema"] is not None:

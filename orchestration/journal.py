@@ -44,8 +44,9 @@ STEP_END_ROWS = update_rows(
     "orchestration_step",
     {"id": "uuid"},
     {"status": "text", "detail": "jsonb", "finished_at": "timestamptz"},
-    order=3,
+    order=4,
 )
+STEP_NOTE_ROWS = update_rows("orchestration_step", {"id": "uuid"}, {"detail": "jsonb"}, order=3)
 TURN_END_ROWS = update_rows(
     "conversation_turns",
     {"run_id": "uuid"},
@@ -176,6 +177,10 @@ class RunJournal:
         step_id = uuid7()
         self._current_unit().add(STEP_ROWS, (step_id, self.run_id, number, kind, name, "started", _json(detail)))
         return step_id
+
+    def step_noted(self, step_id: UUID, detail: dict[str, Any]) -> None:
+        """Append what became known of a step that goes on: once a step, for a successor. `detail` takes the place of the former."""
+        self._current_unit().add(STEP_NOTE_ROWS, (step_id, _json(detail)))
 
     def step_ended(self, step_id: UUID, *, status: str, detail: dict[str, Any], at: Any) -> None:
         """Append the end of a step."""

@@ -45,7 +45,7 @@ class StoredStep:
 @dataclass(frozen=True, slots=True)
 class KnownCall:
     """What the journal knows of a tool call or delegation: its result, or that it was begun. `said`: what a subagent said; `place`:
-    where a plan's step stands."""
+    where a plan's step stands; `peer_task`: what another agent calls the task that was handed to it."""
 
     message: dict[str, Any] | None
     permitted: bool
@@ -53,6 +53,7 @@ class KnownCall:
     call: ToolCall
     said: tuple[dict[str, Any], ...] = ()
     place: StepPlace | None = None
+    peer_task: str = ""
 
     @property
     def may_have_happened(self) -> bool:
@@ -209,6 +210,7 @@ def _known_calls(steps: Iterable[StoredStep]) -> dict[str, KnownCall]:
             call=ToolCall(detail["toolCallId"], detail["name"], detail["arguments"]),
             said=tuple(detail.get("said") or ()),
             place=StepPlace.of(detail),
+            peer_task=detail.get("peerTask") or "",
         )
     return known
 

@@ -78,7 +78,7 @@ class Runner:
         self._spending = Spending(self._record, self.models)
         port = port_for(self.task.agent, self.model_port)
         self._model_turns = ModelTurns(self._record, port, self.lease, self.limits, self._spending)
-        self._tool_calls = ToolCalls(self._record, self.lease, self.limits.approval_seconds)
+        self._tool_calls = ToolCalls(self._record, self.lease, self.limits.approval_seconds, self._goes_on_elsewhere)
 
     @property
     def has_outgrown_memory(self) -> bool:
@@ -110,6 +110,10 @@ class Runner:
         except Exception:
             logger.exception("a run failed")
             await self._fail("internal_error", "The run failed for a reason inside the service.")
+
+    def _goes_on_elsewhere(self) -> bool:
+        """Whether this process was told to stop, and not because somebody cancelled the run."""
+        return self.stop_reason is not None and not isinstance(self.stop_reason, RunCancelledError)
 
     async def _stopped(self) -> None:
         """The task was cancelled: by a cancellation of the run, or because this process gives the run away."""

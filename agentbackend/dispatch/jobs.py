@@ -19,6 +19,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import Status
 from procrastinate.tasks import Task
 
+from a2a.discovery import refresh_all
 from agentbackend.foundation.database import Database
 from orchestration.retention import expire_event_logs, pack_ended_runs
 from tools.mcp_client.discovery import discover_all
@@ -73,6 +74,7 @@ class Jobs:
         self._care_for("maintenance.remove_old_jobs", "17 * * * *", self._remove_old_jobs)
         self._care_for("maintenance.end_stalled_jobs", "* * * * *", self._end_stalled_jobs)
         self._care_for("maintenance.ask_remote_servers", "*/15 * * * *", self._ask_remote_servers)
+        self._care_for("maintenance.read_agent_cards", "*/15 * * * *", self._read_agent_cards)
 
     def _care_for(self, name: str, cron: str, work: Callable[[int], Awaitable[None]]) -> None:
         """Have something done at times, by one worker of all: procrastinate defers each moment once."""
@@ -151,3 +153,7 @@ class Jobs:
     async def _ask_remote_servers(self, timestamp: int) -> None:
         """What they offer now: a tool that is not as it was imported is quarantined."""
         await discover_all()
+
+    async def _read_agent_cards(self, timestamp: int) -> None:
+        """What remote agents say of themselves now: a card that is not as it was accepted is quarantined."""
+        await refresh_all()

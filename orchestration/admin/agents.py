@@ -19,6 +19,8 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
+from a2a.delegation import TOOL_PREFIX
+from a2a.models import RemoteAgent
 from audit.console_actor import request_actor
 from orchestration.documents import AgentKind
 from orchestration.models import Agent
@@ -108,6 +110,8 @@ def _messages(error: ValidationError) -> Iterator[tuple[str, str]]:
 def _tool_choices(chosen: list[str]) -> list[tuple[str, str]]:
     """The registry's tools, and what is chosen but no longer there: removing that is up to a person."""
     known = list(Tool.objects.values_list("name", "enabled")[:MOST_TOOLS])
+    agents = RemoteAgent.objects.values_list("name", "enabled")[:MOST_TOOLS]
+    known += [(TOOL_PREFIX + name, enabled) for name, enabled in agents]
     names = {name for name, _ in known}
     missing = [(name, f"{name} (not in the registry)") for name in chosen if name not in names]
     return [(name, name if enabled else f"{name} (switched off)") for name, enabled in known] + missing

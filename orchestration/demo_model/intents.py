@@ -19,7 +19,8 @@ _SHOW_NOTE = re.compile(
     r"(?:show|read|get|what is)\s+(?:my |the )?note\s+(?:on |about |called )?[\"']?(?P<title>[^\"'?]+)", re.IGNORECASE
 )
 _ASK_ANOTHER = re.compile(
-    r"\b(?:ask|tell|have) (?:the )?(?P<agent>researcher)\b(?: to| about|:)? (?P<task>.+)", re.IGNORECASE | re.DOTALL
+    r"\b(?:ask|tell|have) (?:the )?(?P<agent>researcher|sample)\b(?: agent\b)?(?: to| about|:)? (?P<task>.+)",
+    re.IGNORECASE | re.DOTALL,
 )
 _FRONTEND_HINTS = {
     "get_client_time": ("what time", "my time", "clock"),

@@ -44,7 +44,7 @@ def completed(spec: Spec, fields: Mapping[str, tuple[type, Any]], *, nullable: f
             found[name] = None
         elif not _fits(value, kind):
             problems[name] = [f"Expected {_JSON_NAMES[kind]}."]
-        elif not _can_be_kept(value):
+        elif not can_be_kept(value):
             problems[name] = [_CANNOT_BE_KEPT]
         else:
             found[name] = float(value) if kind is float else list(value) if kind is list else value
@@ -63,7 +63,7 @@ def _fits(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _can_be_kept(value: Any, level: int = 0) -> bool:
+def can_be_kept(value: Any, level: int = 0) -> bool:
     """Whether the database gives the same value back as JSON."""
     if value is None or isinstance(value, bool):
         return True
@@ -74,4 +74,4 @@ def _can_be_kept(value: Any, level: int = 0) -> bool:
     if level == _MOST_LEVELS or not isinstance(value, dict | list):
         return False
     inner = [*value, *value.values()] if isinstance(value, dict) else value
-    return all(_can_be_kept(item, level + 1) for item in inner)
+    return all(can_be_kept(item, level + 1) for item in inner)

@@ -42,9 +42,12 @@ class HealthBook:
         *,
         each_seconds: float = WRITTEN_EACH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        statements: tuple[str, str] | None = None,
     ) -> None:
+        """`statements`: what writes that one answered (`server`) and that it failed (`server`, `what`, `failures`)."""
         self._database = database
         self._each = each_seconds
+        self._ok, self._failure = statements or (_OK, _FAILURE)
         self._clock = clock
         self._seen: dict[UUID, _Seen] = {}
         self._writing: set[asyncio.Task[None]] = set()
@@ -54,14 +57,14 @@ class HealthBook:
         seen = self._seen.setdefault(server, _Seen())
         seen.failures = 0
         if self._is_due(seen, is_failing=False):
-            self._write(_OK, {"server": server})
+            self._write(self._ok, {"server": server})
 
     def note_failure(self, server: UUID, what: str) -> None:
         """A server could not be reached, or its connection broke; `what` holds no secret."""
         seen = self._seen.setdefault(server, _Seen())
         seen.failures += 1
         if self._is_due(seen, is_failing=True):
-            self._write(_FAILURE, {"server": server, "what": what[:_LONGEST], "failures": seen.failures})
+            self._write(self._failure, {"server": server, "what": what[:_LONGEST], "failures": seen.failures})
             seen.failures = 0
 
     async def settled(self) -> None:

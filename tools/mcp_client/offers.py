@@ -21,9 +21,7 @@ MAX_DESCRIPTION: Final = 10_000
 _MAX_PROBLEM = 300
 
 # bidirectional controls, other invisible marks, tags, and the private planes: a person would not see what a model reads
-_INVISIBLE = re.compile(
-    "[\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
-)
+INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def _ambiguous(first: Offer, second: Offer) -> Offer:
 def _problem(tool: OfferedTool) -> str:
     if len(tool.description) > MAX_DESCRIPTION:
         return f"Its description has {len(tool.description)} characters; {MAX_DESCRIPTION} are allowed."
-    if _INVISIBLE.search(tool.title + tool.description):
+    if INVISIBLE.search(tool.title + tool.description):
         return "Its title or description holds characters that a person cannot see."
     if "\0" in tool.title + tool.description:
         return "Its title or description holds a NUL character."

@@ -9,6 +9,7 @@ what was checked is what is connected to, and TLS and the Host header keep the n
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -94,17 +95,19 @@ class GuardedTransport:
         *,
         max_response_bytes: int | None,
         max_connections: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._client = client
         self._core = core
         self._policy = policy
+        self._tls = tls or policy.tls
         self._max_response_bytes = max_response_bytes
         bounds = {
             "max_connections": max_connections,
             "max_keepalive_connections": 20,
             "keepalive_expiry": 15.0,
         }
-        self._direct = core.AsyncConnectionPool(ssl_context=policy.tls, network_backend=connections, **bounds)
+        self._direct = core.AsyncConnectionPool(ssl_context=self._tls, network_backend=connections, **bounds)
         self._proxied = self._proxied_pool(bounds) if policy.proxy is not None else None
 
     def _proxied_pool(self, bounds: dict[str, Any]) -> Any:
@@ -113,7 +116,7 @@ class GuardedTransport:
         assert proxy is not None
         context = self._policy.tls if proxy.url.startswith("https:") else None
         target = self._core.Proxy(proxy.url, auth=proxy.credentials, ssl_context=context)
-        return self._core.AsyncConnectionPool(ssl_context=self._policy.tls, proxy=target, **bounds)
+        return self._core.AsyncConnectionPool(ssl_context=self._tls, proxy=target, **bounds)
 
     async def handle_async_request(self, request: Any) -> Any:
         """The HTTP library's transport interface."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -77,13 +78,15 @@ def guarded_client(
     base_url: str = "",
     auth: httpx.Auth | tuple[str, str] | None = None,
     event_hooks: Mapping[str, list[Callable[..., Any]]] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> GuardedClient:
     """A client that keeps to the policy; whoever makes it closes it.
 
     `timeout` bounds each step (connecting, one read, one write), `total_seconds` a whole request (of a
     streamed one: up to its headers), `max_response_bytes` an answer after decompression; a client for endless
-    streams passes None. The rest is httpx's. Beside httpx's errors requests raise OutboundRefusedError,
-    OutboundTooLargeError and OutboundTimeoutError.
+    streams passes None. `tls` takes the place of the policy's (a client certificate, other authorities). The rest is httpx's.
+
+    Beside httpx's errors requests raise OutboundRefusedError, OutboundTooLargeError and OutboundTimeoutError.
     """
     transport = _Transport(
         httpx,
@@ -92,6 +95,7 @@ def guarded_client(
         policy,
         max_response_bytes=max_response_bytes,
         max_connections=max_connections,
+        tls=tls,
     )
     client = GuardedClient(
         transport=transport,

@@ -138,7 +138,8 @@ class OutboundPolicy:
         self.allowed = tuple(AllowedTarget.parse(entry) for entry in allowed_hosts)
         self.proxy = Proxy.parse(proxy)
         self.prepare = prepare
-        self.tls = _tls_context(ca_file)
+        self.ca_file = ca_file
+        self.tls = tls_context(ca_file)
         self._resolve = resolve
 
     @classmethod
@@ -211,7 +212,7 @@ class OutboundPolicy:
         return any(target.matches_address(address, port) for target in self.allowed)
 
 
-def _tls_context(ca_file: str) -> ssl.SSLContext:
+def tls_context(ca_file: str) -> ssl.SSLContext:
     """Certificates are checked against the bundled authorities and `ca_file`; the environment adds none."""
     context = httpx.create_ssl_context(trust_env=False)
     if ca_file:

@@ -31,10 +31,12 @@ class Command(BaseCommand):
             migrate_now()
         self.check(tags=[Tags.database], databases=[DEFAULT_DB_ALIAS])
         try:
-            from agentbackend.serving import ListenError, Serving  # noqa: PLC0415 - chooses the event loop, starts the rooms
+            from agentbackend.serving import ListenError, Serving, TlsFilesError  # noqa: PLC0415 - chooses the event loop, starts the rooms
         except (OutboundPolicyError, GatewaySettingsError) as error:  # the rooms read these settings when they are made
             raise CommandError(f"The service does not start:\n  {error}") from error
         try:
             Serving(options["host"], options["port"]).run()
+        except TlsFilesError as error:
+            raise CommandError(f"The service does not start:\n  {error}") from error
         except ListenError as error:
             raise CommandError(f"PORT: cannot listen on {options['host']}:{options['port']}: {error}") from error
