@@ -17,8 +17,11 @@ from django.conf import settings
 
 from a2a import loading as a2a_loading
 from a2a.delegation import directory
+from a2a.push.announcing import Announcer
 from a2a.roster import roster
 from a2a.scripted_agent import ScriptedAgent
+from a2a.serving.task_service import TaskService
+from a2a.tck_agent import TckAgent
 from agentbackend import readiness
 from agentbackend.dispatch.jobs import Jobs, JobsConfig
 from agentbackend.dispatch.workers import WorkerPlan, Workers
@@ -34,6 +37,7 @@ from agentbackend.schema import pending_migrations
 from agentbackend.telemetry import instrument_client, shutdown_telemetry
 from audit import sign_ins
 from audit.writing import WriterRecorder
+from orchestration.a2a_runs import A2ARuns
 from orchestration.doorbell import Doorbell, SharedLayer
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port import ModelPort
@@ -71,6 +75,10 @@ class Service:
         )
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
         tool_process.configure(policy=policy, recorder=WriterRecorder(self.writer))
+        self.a2a_keys = settings.A2A_SIGNING_KEYS
+        self.a2a_tasks = TaskService(database, A2ARuns(self.engine), TckAgent() if settings.A2A_TCK_AGENT else None)
+        self.announcer = Announcer(database, self.a2a_tasks.runs, policy, self.a2a_keys)
+        self.jobs.announcer = self.announcer
         self.mcp_requests = OpenRequests(settings.MAX_CONCURRENT_RUNS)
         self._model_port: ModelPort | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -107,6 +115,7 @@ class Service:
         self._loops = [
             loop.create_task(self.recorder.refusals.run(), name="refusals"),
             loop.create_task(_each_minute(prune_nonces, "expired nonces could not be removed"), name="nonces"),
+            loop.create_task(self._announce(), name="announcements"),
             loop.create_task(
                 _each_minute(sign_ins.flush_async, "failed sign-ins could not be counted"), name="sign-ins"
             ),
@@ -129,6 +138,7 @@ class Service:
             await self.workers.stop()
         await close_connections()
         await a2a_loading.close_connections()
+        await self.announcer.aclose()
         await self.doorbell.stop()
         for loop in self._loops:
             loop.cancel()
@@ -160,6 +170,15 @@ class Service:
         register_refresher(self._refresh_gauges)
         debug.register_source("pool", self.database.statistics)
         debug.register_source("queue", self._queue_statistics)
+
+    async def _announce(self) -> None:
+        """Each second: queue what is to be announced of A2A tasks. Whatever fails here is found again."""
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                await self.jobs.defer_announcements(await self.announcer.due())
+            except Exception:
+                logger.exception("the states of A2A tasks could not be announced")
 
     async def _database_is_well(self) -> None:
         await self.database.fetch_one("SELECT 1")

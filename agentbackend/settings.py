@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from a2a.signing_keys import SigningKeys
 from agentbackend.console import UNFOLD as UNFOLD
 from agentbackend.content_policy import STRICT_POLICY
 from agentbackend.databases import DatabasePlan, django_databases, plan_databases
@@ -59,6 +60,8 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "MCP_CONFORMANCE_FIXTURES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
     "A2A_MAX_HOPS": (int, 5),
+    "A2A_PUBLIC_URL": (str, ""),
+    "A2A_TCK_AGENT": (bool, False),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
     "OUTBOUND_PROXY": (str, ""),
@@ -72,6 +75,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "DJANGO_SECRET_KEY": (str, ""),
     "VAULT_KEYS": (str, ""),
     "LEDGER_SIGNING_KEYS": (str, ""),
+    "A2A_SIGNING_KEYS": (str, ""),
     "DJANGO_DEBUG": (bool, False),
     "DJANGO_ALLOWED_HOSTS": (str, ""),
     "PORT": (int, 8000),
@@ -227,6 +231,10 @@ MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:
     raise ImproperlyConfigured("MCP_CONFORMANCE_FIXTURES: is for tests only, and refused when DJANGO_DEBUG is off.")
 A2A_MAX_HOPS: int = _at_least(1, "A2A_MAX_HOPS")
+A2A_PUBLIC_URL: str = _address("A2A_PUBLIC_URL", "http", "https").rstrip("/")
+A2A_TCK_AGENT: bool = _read("A2A_TCK_AGENT")
+if A2A_TCK_AGENT and not DEBUG:
+    raise ImproperlyConfigured("A2A_TCK_AGENT: is for tests only, and refused when DJANGO_DEBUG is off.")
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
 if DEBUG:  # the sample agent that `make run` starts
@@ -244,6 +252,10 @@ SUPABASE_JWT_SECRET: str = _read("SUPABASE_JWT_SECRET")
 SECRET_KEY: str = _read("DJANGO_SECRET_KEY")
 VAULT_KEYS = _key_ring("VAULT_KEYS")
 LEDGER_SIGNING_KEYS = _key_ring("LEDGER_SIGNING_KEYS")
+try:
+    A2A_SIGNING_KEYS = SigningKeys.of(_key_ring("A2A_SIGNING_KEYS"))
+except KeyRingError as error:
+    raise ImproperlyConfigured(f"A2A_SIGNING_KEYS: {error}.") from None
 
 # --- the web
 ALLOWED_HOSTS: list[str] = _list("DJANGO_ALLOWED_HOSTS") or (["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
