@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message as ProtoMessage
@@ -68,8 +68,7 @@ _ROUTES: Final = (
 )
 _PATTERNS: Final = [(method, re.compile(pattern), name) for method, pattern, name in _ROUTES]
 
-Result = TypeVar("Result")
-Handled = Callable[..., Awaitable[Result]]
+Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Any]])
 
 
 class Protocol:
@@ -159,18 +158,17 @@ def _of_problem(problem: Problem) -> errors.A2AError:
     return errors.InternalError(problem.detail, data)
 
 
-def _handled(operation: Handled[Result]) -> Handled[Result]:
+def _handled(operation: Operation) -> Operation:
     """An operation whose errors are all the protocol's; it checks the required fields first."""
 
     @functools.wraps(operation)
-    async def wrapper(self: _Handler, params: Any, context: ServerCallContext) -> Result:
+    async def wrapper(self: _Handler, params: Any, context: ServerCallContext) -> Any:
         try:
             return await operation(self, params, context)
         except Exception as error:
             raise _told(error) from error
 
-    checked: Handled[Result] = validate_request_params(wrapper)
-    return checked
+    return cast("Operation", validate_request_params(wrapper))
 
 
 async def _events(documents: AsyncIterator[Document]) -> AsyncGenerator[Any, None]:
@@ -239,7 +237,7 @@ class _Handler(RequestHandler):
             page_size=size,
             token=params.page_token,
         )
-        documents, total, token = await self._service.list(
+        documents, total, token = await self._service.page(
             _call(context), filters, history_length=_history_length(params), artifacts=params.include_artifacts
         )
         answer = types.ListTasksResponse(next_page_token=token, page_size=size, total_size=total)
@@ -308,7 +306,7 @@ def _history_length(params: Any) -> int | None:
 
 
 def _state(value: int) -> TaskState | None:
-    name = types.TaskState.Name(value) if value else ""  # type: ignore[arg-type]
+    name = types.TaskState.Name(value) if value else ""
     if not name:
         return None
     try:

@@ -41,6 +41,7 @@ class Task(models.Model):
             # a caller's tasks, the last changed first
             models.Index(fields=["tenant", "owner_id", "agent", "-status_at", "-id"], name="a2a_task_by_owner"),
             models.Index(fields=["run_id"], name="a2a_task_by_run"),
+            models.Index(fields=["context_id"], name="a2a_task_by_context"),
         ]
 
     def __str__(self) -> str:

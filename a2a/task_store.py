@@ -28,6 +28,11 @@ _COLUMNS = (
     "id, public_id, context_id, tenant, owner_id, agent, run_id, state, status_message, status_at, artifacts, history, metadata, "
     "created_at"
 )
+_REMOVE = (
+    "DELETE FROM a2a_pushdelivery USING a2a_pushconfig AS config WHERE a2a_pushdelivery.config_id = config.id AND config.task_id = ANY(%s)",
+    "DELETE FROM a2a_pushconfig WHERE task_id = ANY(%s)",
+    "DELETE FROM a2a_task WHERE id = ANY(%s)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,21 @@ async def insert_task(database: Database, task: Task) -> None:
 
 async def remove_task(database: Database, task: Task) -> None:
     """Forget a task that could not be begun."""
-    await database.execute("DELETE FROM a2a_task WHERE id = %s", (task.id,))
+    async with database.connection() as connection:
+        await _remove(connection, [task.id])
+
+
+async def remove_context(connection: Connection, tenant: str, context_id: str) -> None:
+    """Forget the tasks of a thread that is deleted, within its transaction."""
+    cursor = await connection.execute(
+        "SELECT id FROM a2a_task WHERE tenant = %s AND context_id = %s", (tenant, context_id)
+    )
+    await _remove(connection, [row[0] for row in await cursor.fetchall()])
+
+
+async def _remove(connection: Connection, tasks: list[UUID]) -> None:
+    for statement in _REMOVE:
+        await connection.execute(statement, (tasks,))
 
 
 async def find_task(database: Database, actor: Actor, agent: str, public_id: str) -> Task:

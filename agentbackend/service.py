@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from a2a import loading as a2a_loading
 from a2a.delegation import directory
@@ -21,12 +22,14 @@ from a2a.push.announcing import Announcer
 from a2a.roster import roster
 from a2a.scripted_agent import ScriptedAgent
 from a2a.serving.task_service import TaskService
+from a2a.signing_keys import SigningKeys
 from a2a.tck_agent import TckAgent
 from agentbackend import readiness
 from agentbackend.dispatch.jobs import Jobs, JobsConfig
 from agentbackend.dispatch.workers import WorkerPlan, Workers
 from agentbackend.foundation import metrics
 from agentbackend.foundation.database import database
+from agentbackend.foundation.keyring import KeyRingError
 from agentbackend.foundation.outbound import OutboundPolicy
 from agentbackend.foundation.writer import GroupWriter
 from agentbackend.gateway.authentication import Authenticator, key_set_host
@@ -75,7 +78,7 @@ class Service:
         )
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
         tool_process.configure(policy=policy, recorder=WriterRecorder(self.writer))
-        self.a2a_keys = settings.A2A_SIGNING_KEYS
+        self.a2a_keys = _signing_keys()
         self.a2a_tasks = TaskService(database, A2ARuns(self.engine), TckAgent() if settings.A2A_TCK_AGENT else None)
         self.announcer = Announcer(database, self.a2a_tasks.runs, policy, self.a2a_keys)
         self.jobs.announcer = self.announcer
@@ -104,6 +107,8 @@ class Service:
             directory.add(ScriptedAgent())
         await self._warn_of_others()
         await sync_to_async(publish_keywords_of_setting)(settings.DISALLOWED_KEYWORDS)
+        if self.a2a_keys.active is None:
+            logger.warning("A2A_SIGNING_KEYS is not set: cards of exposed agents and push notifications are not signed")
         self.engine.start(self._model_port)
         self.doorbell.start()
         if concurrency is None:
@@ -231,6 +236,14 @@ class Service:
             "readers": self.engine.live.readers,
             "mcp_requests": self.mcp_requests.count,
         }
+
+
+def _signing_keys() -> SigningKeys:
+    """The keys that sign our agents' cards; raises ImproperlyConfigured."""
+    try:
+        return SigningKeys.of(settings.A2A_SIGNING_KEYS)
+    except KeyRingError as error:
+        raise ImproperlyConfigured(f"A2A_SIGNING_KEYS: {error}.") from None
 
 
 def _engine_config() -> EngineConfig:

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from a2a.signing_keys import SigningKeys
 from agentbackend.console import UNFOLD as UNFOLD
 from agentbackend.content_policy import STRICT_POLICY
 from agentbackend.databases import DatabasePlan, django_databases, plan_databases
@@ -252,10 +251,7 @@ SUPABASE_JWT_SECRET: str = _read("SUPABASE_JWT_SECRET")
 SECRET_KEY: str = _read("DJANGO_SECRET_KEY")
 VAULT_KEYS = _key_ring("VAULT_KEYS")
 LEDGER_SIGNING_KEYS = _key_ring("LEDGER_SIGNING_KEYS")
-try:
-    A2A_SIGNING_KEYS = SigningKeys.of(_key_ring("A2A_SIGNING_KEYS"))
-except KeyRingError as error:
-    raise ImproperlyConfigured(f"A2A_SIGNING_KEYS: {error}.") from None
+A2A_SIGNING_KEYS = _key_ring("A2A_SIGNING_KEYS")
 
 # --- the web
 ALLOWED_HOSTS: list[str] = _list("DJANGO_ALLOWED_HOSTS") or (["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])

@@ -19,6 +19,11 @@ MAX_CONFIGS: Final = 10
 MAX_URL: Final = 2000
 MAX_SECRET: Final = 4000
 PURPOSE: Final = "a2a push notification"
+_REMOVE: Final = (
+    "DELETE FROM a2a_pushdelivery USING a2a_pushconfig AS config WHERE a2a_pushdelivery.config_id = config.id "
+    "AND config.task_id = %s AND config.config_id = %s",
+    "DELETE FROM a2a_pushconfig WHERE task_id = %s AND config_id = %s",
+)
 
 
 def check_config(config: Document) -> None:
@@ -87,7 +92,9 @@ async def all_configs(database: Database, task: Task) -> list[Document]:
 
 async def remove_config(database: Database, task: Task, config_id: str) -> None:
     """Forget an address, and what was still to be announced there."""
-    await database.execute("DELETE FROM a2a_pushconfig WHERE task_id = %s AND config_id = %s", (task.id, config_id))
+    async with database.connection() as connection:
+        for statement in _REMOVE:
+            await connection.execute(statement, (task.id, config_id))
 
 
 def opened(task_id: UUID, config_id: str, kid: str, data: bytes | None) -> dict[str, str]:

@@ -59,8 +59,11 @@ def _each(ids: Sequence[str], given: dict[str, Any]) -> tuple[Answer, ...]:
     return tuple(Answer(key, given[key]) for key in ids)
 
 
-def read_message(document: Document) -> Incoming:
-    """Check a message (a document of the protocol); raises TaskError that names what cannot be taken."""
+def read_message(document: Document, *, takes_files: bool = False) -> Incoming:
+    """Check a message (a document of the protocol); raises TaskError that names what cannot be taken.
+
+    Our agents take no files: they could do nothing with them.
+    """
     message_id = str(document.get("messageId", ""))
     if not message_id or len(message_id) > _MAX_ID:
         raise TaskError(Fault.INVALID_PARAMS, f"message.messageId: expected 1 to {_MAX_ID} characters.")
@@ -73,7 +76,7 @@ def read_message(document: Document) -> Incoming:
     parts = document.get("parts") or []
     if not parts or len(parts) > MAX_PARTS:
         raise TaskError(Fault.INVALID_PARAMS, f"message.parts: expected 1 to {MAX_PARTS} parts.")
-    texts = [_text(part, f"message.parts[{index}]") for index, part in enumerate(parts)]
+    texts = [_text(part, f"message.parts[{index}]", takes_files) for index, part in enumerate(parts)]
     text = "\n\n".join(text for text in texts if text)
     if len(text) > MAX_CHARACTERS:
         raise TaskError(Fault.INVALID_PARAMS, f"message.parts: at most {MAX_CHARACTERS} characters are taken.")
@@ -92,8 +95,8 @@ def read_message(document: Document) -> Incoming:
     )
 
 
-def _text(part: Document, where: str) -> str:
-    """What the agent is told of a part. Files are not taken: the agent could do nothing with them."""
+def _text(part: Document, where: str, takes_files: bool) -> str:
+    """What the agent is told of a part."""
     media_type = str(part.get("mediaType", "")).split(";")[0].strip().lower()
     if "data" in part:
         if media_type not in ("", "application/json"):
@@ -103,6 +106,8 @@ def _text(part: Document, where: str) -> str:
         if media_type and not media_type.startswith("text/") and media_type != "application/json":
             raise _unsupported(where, f"text of the type {media_type[:80]!r} is not taken")
         return _plain(str(part["text"]), where)
+    if takes_files and {"url", "raw"} & part.keys():
+        return "(a file)"
     kind = "a file given by its address (url)" if "url" in part else "a file given by its bytes (raw)"
     raise _unsupported(where, f"{kind} is not taken" if {"url", "raw"} & part.keys() else "the part is empty")
 

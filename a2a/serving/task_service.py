@@ -73,24 +73,24 @@ class TaskService:
 
     async def send(self, call: Call, sending: Sending) -> Document:
         """`SendMessageResponse`: the task when it has ended or asks, or at once where that is wanted."""
-        incoming = read_message(sending.message)
         if self.tck is not None and self.tck.is_it(call.agent):
+            incoming = read_message(sending.message, takes_files=True)
             return await self.tck.answer(
                 self.database, call.actor, incoming, sending.history_length, sending.push_config
             )
-        task = await self._begun(call, incoming, sending.push_config)
+        task = await self._begun(call, read_message(sending.message), sending.push_config)
         if not sending.return_immediately:
             task = await self._ended(call.actor, task)
         return {"task": task.document(history_length=sending.history_length)}
 
     async def send_streaming(self, call: Call, sending: Sending) -> AsyncIterator[Document]:
         """The task as a stream, from its beginning or from the message that goes on with it."""
-        incoming = read_message(sending.message)
         if self.tck is not None and self.tck.is_it(call.agent):
+            incoming = read_message(sending.message, takes_files=True)
             async for document in self.tck.stream(self.database, call.actor, incoming, sending.push_config):
                 yield document
             return
-        task = await self._begun(call, incoming, sending.push_config)
+        task = await self._begun(call, read_message(sending.message), sending.push_config)
         async with aclosing(self._stream(call.actor, task, until_asked=True)) as documents:  # type: ignore[type-var]
             async for document in documents:
                 yield document
@@ -198,7 +198,7 @@ class TaskService:
         """The task as it stands."""
         return (await self._found(call, task_id)).document(history_length=history_length)
 
-    async def list(
+    async def page(
         self, call: Call, filters: Filters, *, history_length: int | None, artifacts: bool
     ) -> tuple[list[Document], int, str]:
         """A page of the caller's tasks, how many there are, and the next page's token."""
