@@ -1,7 +1,7 @@
 """The announcing: what is due is claimed for a while and posted by jobs; a claim that nobody ends comes round again.
 
 So each state is announced at least once, also when the process that saw it, or was announcing it, died. A receiver that cannot be
-reached or answers with an error is tried again, less and less often, for about a day.
+reached or answers with an error is tried again, less and less often, for about half a day.
 
 A request carries the task as a `StreamResponse`, the configuration's token and credentials, and, where the service has a key for
 cards, a JSON Web Token signed with it (ES256) that names the delivery and the body's SHA-256.
@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS: Final = 10.0
 CLAIM_SECONDS: Final = 60.0
-MOST_ATTEMPTS: Final = 12
+MOST_ATTEMPTS: Final = 14
 KEPT_DAYS: Final = 7
 MOST_AT_ONCE: Final = 100
-_FIRST_PAUSE_SECONDS: Final = 5.0
+_FIRST_PAUSE_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 4 * 3600.0
 _MAX_ANSWER: Final = 64 * 1024
 

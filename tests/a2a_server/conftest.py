@@ -16,13 +16,13 @@ from tests.runs.support import eventually
 SKILLS = {"sums": {"name": "Sums", "description": "Adds numbers.", "tags": ["arithmetic"]}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def signing(service_factory: ServiceFactory) -> RunningService:
     """A service that signs, and may post to receivers on this machine."""
     return service_factory.start(A2A_SIGNING_KEYS=KEYS["A2A_SIGNING_KEYS"](), OUTBOUND_ALLOWED_HOSTS="127.0.0.1")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def agent(signing: RunningService) -> Iterator[str]:
     """An agent that is exposed; its slug."""
     slug = f"a2a-{uuid4().hex[:12]}"
@@ -34,7 +34,7 @@ def agent(signing: RunningService) -> Iterator[str]:
     Agent.objects.filter(slug=slug).update(exposed_over_a2a=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sdk() -> Iterator[SdkClient]:
     """The official client."""
     client = SdkClient()

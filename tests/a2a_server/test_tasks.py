@@ -204,10 +204,8 @@ def test_secrets_of_push_notifications_are_sealed_and_never_shown(
     [shown] = sdk.ask(signing, agent, caller, "push", task=answer["task"]["id"], config=config)
     assert (shown["id"], shown["authentication"]) == ("c1", {"scheme": "Bearer"})
     assert receiver.next()[0]["authorization"] == f"Bearer {secret}", "a task that has ended is announced at once"
-    rows = stored.values(
-        "SELECT c::text FROM a2a_pushconfig c JOIN a2a_task t ON t.id = c.task_id WHERE t.public_id = %s",
-        answer["task"]["id"],
-    )
+    query = "SELECT c::text FROM a2a_pushconfig c JOIN a2a_task t ON t.id = c.task_id WHERE t.public_id = %s"
+    rows = stored.values(query, answer["task"]["id"])
     assert len(rows) == 1
     assert secret not in rows[0]
     assert secret.encode().hex() not in rows[0]
