@@ -302,6 +302,7 @@ AUDIT_LINKS = {
     "tools.storedcredential": "admin:tools_storedcredential_change",
     "a2a.remoteagent": "admin:a2a_remoteagent_change",
     "tools.guardrailpolicy": "admin:tools_guardrailpolicy_change",
+    "a2a.task": "admin:a2a_task_change",
     "change": "admin:tools_changerequest_change",
     "auth.user": "admin:auth_user_change",
     "auth.group": "admin:auth_group_change",

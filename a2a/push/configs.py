@@ -12,7 +12,7 @@ from a2a.task_store import announce_now
 from a2a.tasks import Document, Fault, Task, TaskError
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.identifiers import is_public_id, uuid7
-from tools.documents.kinds import is_plain_address, refused_address
+from tools.addresses import address_problem
 from tools.vault import Sealed, VaultError, open_sealed, seal
 
 MAX_CONFIGS: Final = 10
@@ -29,12 +29,12 @@ _REMOVE: Final = (
 def check_config(config: Document) -> None:
     """Raise TaskError, naming the field, unless states can be announced this way."""
     url = str(config.get("url", ""))
-    if len(url) > MAX_URL or not is_plain_address(url) or not url.isascii():
-        raise _invalid("url", f"expected an http or https address of at most {MAX_URL} characters")
+    if len(url) > MAX_URL or not url.isascii():
+        raise _invalid("url", f"expected an address of at most {MAX_URL} ASCII characters")
     if not settings.DEBUG and not url.startswith("https://"):
         raise _invalid("url", "expected an https address")
-    if refusal := refused_address(url):
-        raise _invalid("url", refusal)
+    if problem := address_problem(url):
+        raise _invalid("url", problem)
     if config.get("id") and not is_public_id(str(config["id"])):
         raise _invalid("id", "expected 1 to 128 visible ASCII characters")
     authentication = config.get("authentication") or {}

@@ -1,5 +1,5 @@
 """The console's pages of this room. Django's admin finds them here."""
 
-from orchestration.admin import agents, interrupts, runs, threads
+from orchestration.admin import agents, interrupts, runs, tasks, threads
 
-__all__ = ["agents", "interrupts", "runs", "threads"]
+__all__ = ["agents", "interrupts", "runs", "tasks", "threads"]
