@@ -125,6 +125,11 @@ class StreamInterruptedError(Exception):
 class RunPort(Protocol):
     """Agents and runs, as tasks use them."""
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether this process shuts down: whoever waits is told to come again."""
+        ...
+
     async def exposed(self, slug: str) -> ExposedAgent | None:
         """The agent of this slug if it is exposed; an empty slug is the default agent's."""
         ...

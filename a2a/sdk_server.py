@@ -71,6 +71,19 @@ _PATTERNS: Final = [(method, re.compile(pattern), name) for method, pattern, nam
 Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Any]])
 
 
+class _WithoutContents(logging.Filter):
+    """The SDK writes into its log what callers sent, their credentials among it: what is left is what kind of fault it was."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else record.levelname.lower()
+        record.msg, record.args, record.exc_info = f"the A2A SDK could not serve a request ({kind})", (), None
+        return True
+
+
+for _name in ("server.routes.jsonrpc_dispatcher", "server.routes.rest_dispatcher", "utils.error_handlers"):
+    logging.getLogger(f"a2a.{_name}").addFilter(_WithoutContents())
+
+
 class Protocol:
     """Both bindings for all agents. `answer` finds the one that a request is for."""
 

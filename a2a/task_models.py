@@ -42,6 +42,12 @@ class Task(models.Model):
             models.Index(fields=["tenant", "owner_id", "agent", "-status_at", "-id"], name="a2a_task_by_owner"),
             models.Index(fields=["run_id"], name="a2a_task_by_run"),
             models.Index(fields=["context_id"], name="a2a_task_by_context"),
+            # those that somebody may wait for
+            models.Index(
+                fields=["id"],
+                condition=models.Q(state__in=["submitted", "working", "input_required"]),
+                name="a2a_task_open",
+            ),
         ]
 
     def __str__(self) -> str:

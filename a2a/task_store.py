@@ -113,12 +113,13 @@ async def open_tasks(database: Database, actor: Actor, agent: str) -> list[Task]
     return [_task(row) for row in rows]
 
 
-async def announced_open_tasks(database: Database, limit: int) -> list[Task]:
-    """Tasks that have not ended and whose states somebody wants to be told."""
+async def announced_open_tasks(database: Database, after: UUID, limit: int) -> list[Task]:
+    """Tasks beyond `after` that have not ended and whose states somebody wants to be told, by id."""
     rows = await database.fetch_all(
-        f"SELECT {_COLUMNS} FROM a2a_task WHERE state = ANY(%s) AND run_id <> '' "  # noqa: S608
-        "AND EXISTS (SELECT FROM a2a_pushconfig WHERE task_id = a2a_task.id) ORDER BY status_at LIMIT %s",
-        ([state.value for state in OPEN], limit),
+        f"SELECT {_COLUMNS} FROM a2a_task WHERE state IN ('submitted', 'working', 'input_required') "  # noqa: S608
+        "AND run_id <> '' AND id > %s AND EXISTS (SELECT FROM a2a_pushconfig WHERE task_id = a2a_task.id) "
+        "ORDER BY id LIMIT %s",
+        (after, limit),
     )
     return [_task(row) for row in rows]
 

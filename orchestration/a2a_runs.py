@@ -58,6 +58,11 @@ class A2ARuns:
 
     engine: Engine
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the engine has sent its readers away."""
+        return self.engine.live.interrupted
+
     async def exposed(self, slug: str) -> ExposedAgent | None:
         """The exposed agent of this slug, or the default one."""
         try:

@@ -40,6 +40,7 @@ MOST_AT_ONCE: Final = 100
 _FIRST_PAUSE_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 4 * 3600.0
 _MAX_ANSWER: Final = 64 * 1024
+_FIRST: Final = UUID(int=0)
 
 _CLAIM = """
 UPDATE a2a_pushdelivery SET next_at = now() + make_interval(secs => %s)
@@ -65,10 +66,12 @@ class Announcer:
     policy: OutboundPolicy
     keys: SigningKeys
     _client: GuardedClient | None = None
+    _looked_at: UUID = _FIRST
 
     async def due(self) -> list[UUID]:
         """Look at tasks that somebody waits for, and claim what is to be announced now; whoever gets the ids announces it."""
-        waiting = await announced_open_tasks(self.database, MOST_AT_ONCE)
+        waiting = await announced_open_tasks(self.database, self._looked_at, MOST_AT_ONCE)
+        self._looked_at = waiting[-1].id if len(waiting) == MOST_AT_ONCE else _FIRST
         await brought_up_to_date(self.database, self.runs, waiting)
         rows = await self.database.fetch_all(_CLAIM, (CLAIM_SECONDS, MOST_AT_ONCE))
         return [row[0] for row in rows]

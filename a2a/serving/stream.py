@@ -48,6 +48,8 @@ class TaskStream:
             if before.state is TaskState.WORKING and before.run_id:
                 async for document in self._followed():
                     yield document
+            elif self.runs.is_ending:
+                raise _come_again()
             else:
                 await asyncio.sleep(POLL_SECONDS)
             await self._look()
@@ -88,7 +90,7 @@ class TaskStream:
                     if document := self._update(update, first):
                         yield document
         except StreamInterruptedError as error:
-            raise TaskError(Fault.INTERNAL, "This connection ends here; the task goes on. Subscribe to it.") from error
+            raise _come_again() from error
         except Problem as problem:
             if problem.code not in ("not_found", "events_expired"):
                 raise
@@ -115,3 +117,7 @@ class TaskStream:
         begins = number in self._open
         self._open.discard(number)
         return self.task.artifact_update(artifact, append=not begins, last=last)
+
+
+def _come_again() -> TaskError:
+    return TaskError(Fault.INTERNAL, "This connection ends here; the task goes on. Subscribe to it again.")
