@@ -1,8 +1,8 @@
 """The one door for delegations: a task that a run hands to another agent, whoever carries it out.
 
 A peer is an agent of somebody else behind one small port (`Peer`); here stand who may be asked by whom, what is recorded, and how
-long and how much an answer may be. The order is that of the tools' door: known? given to this agent? role? arguments? Then the permission
-is recorded and committed, and only then the peer is asked.
+long and how much an answer may be. The order is that of the tools' door: known? given to this agent? role? arguments? budgets? Then the
+permission is recorded and committed, and only then the peer is asked.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from audit.entry import AuditEntry, Outcome, Target, entry
 from tools.call_screening import AnswerScreening, CallScreening, refusal_text, withheld_answer, withheld_by
 from tools.calls import CallContext, SideEffects, ToolCall, ToolDefinition, ToolOutcome, ToolResult
 from tools.governance import findings as of_findings
+from tools.governance.budget_ledger import ledger
+from tools.governance.budgets import OverBudgetError
 from tools.governance.guardrails.policy import Finding
 from tools.governance.roles import Decision, may_use
 from tools.governance.screens import NO_SCREEN, Screen
@@ -67,7 +69,7 @@ _TASK_SCHEMA_BYTES: Final = orjson.dumps(_TASK_SCHEMA)
 class RemoteAgent:
     """An agent that tasks can be handed to. `skills`: what it is good at, a phrase each; `timeout_seconds`: for one task.
 
-    `closed`: why nothing is handed to it now; models are not told of it then.
+    `closed`: why nothing is handed to it now; models are not told of it then. `digest`: of the card that it is described by.
     """
 
     name: str
@@ -78,6 +80,7 @@ class RemoteAgent:
     side_effects: SideEffects = SideEffects.UNSAFE
     timeout_seconds: float = 120.0
     closed: str = ""
+    digest: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -98,7 +101,7 @@ class RemoteAgent:
             input_schema=_TASK_SCHEMA,
             side_effects=self.side_effects,
             version=1,
-            digest="",
+            digest=self.digest,
         )
 
 
@@ -253,16 +256,27 @@ async def delegate(
     try:
         peer, decision = await delegation.permitted()
         task = await delegation.read_task()
+        await delegation.count()
     except _Refused as refused:
         return await delegation.refuse(refused)
     return await delegation.carry_out(peer, task, decision)
 
 
 class _Refused(Exception):
-    def __init__(self, outcome: ToolOutcome, reason: str, message: str) -> None:
+    def __init__(
+        self,
+        outcome: ToolOutcome,
+        reason: str,
+        message: str,
+        *,
+        policy_version: str = "",
+        retry_after_seconds: float = 0.0,
+    ) -> None:
         self.outcome = outcome
         self.reason = reason
         self.message = message
+        self.policy_version = policy_version
+        self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
 
 
@@ -320,6 +334,19 @@ class _Delegation:
             goes_on=handover.goes_on,
         )
 
+    async def count(self) -> None:
+        """Under the budgets of tool calls a delegation is a call; raises _Refused."""
+        try:
+            await ledger.use_tool_call(self.context.agent, self.context.actor)
+        except OverBudgetError as over:
+            raise _Refused(
+                ToolOutcome.OVER_BUDGET,
+                "over_budget",
+                str(over),
+                policy_version=over.rule.policy_version,
+                retry_after_seconds=over.retry_after,
+            ) from over
+
     async def _screened(self, arguments: dict[str, Any]) -> dict[str, Any]:
         withheld = withheld_by(arguments)
         if withheld is not None:
@@ -346,7 +373,12 @@ class _Delegation:
         """Record the permission, ask the peer, and note what came of it."""
         details = {"task": task.text, "delegation": self.id}
         await self.context.recorder.record(
-            self._entry(actions.DELEGATION_ALLOWED, reason=decision.reason_code, details=details)
+            self._entry(
+                actions.DELEGATION_ALLOWED,
+                reason=decision.reason_code,
+                details=details,
+                policy_version=f"{peer.agent.name}:{peer.agent.digest[:12]}" if peer.agent.digest else "",
+            )
         )
         self.listener.started(self.id, peer.agent, task.text)
         screening = AnswerScreening(self.screen)
@@ -398,14 +430,24 @@ class _Delegation:
 
     async def refuse(self, refused: _Refused) -> ToolResult:
         """Record a refusal and tell it."""
-        denied = refused.outcome in (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED, ToolOutcome.DISABLED)
+        kept_back = (ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DENIED, ToolOutcome.DISABLED, ToolOutcome.OVER_BUDGET)
+        denied = refused.outcome in kept_back
         action = actions.DELEGATION_DENIED if denied else actions.DELEGATION_FAILED
         outcome = Outcome.DENIED if denied else Outcome.FAILURE
         arguments = CallScreening(self.screen).recordable(self.call.arguments[:2000])
         details = {"message": refused.message, "arguments": arguments}
-        await self.context.recorder.record(self._entry(action, outcome, refused.reason, details))
-        retryable = refused.outcome is ToolOutcome.INVALID_ARGUMENTS
-        return self._counted(ToolResult(refused.outcome, refused.message, error=refused.message, retryable=retryable))
+        await self.context.recorder.record(
+            self._entry(action, outcome, refused.reason, details, policy_version=refused.policy_version)
+        )
+        return self._counted(
+            ToolResult(
+                refused.outcome,
+                refused.message,
+                error=refused.message,
+                retryable=refused.outcome is ToolOutcome.INVALID_ARGUMENTS,
+                retry_after_seconds=refused.retry_after_seconds,
+            )
+        )
 
     def _failed(self, outcome: ToolOutcome, message: str, error: DelegationError | None = None) -> ToolResult:
         code = (error.code if error is not None else "") or outcome.value
@@ -429,12 +471,19 @@ class _Delegation:
         self.context.recorder.note(self._entry(action, outcome, reason, details))
 
     def _entry(
-        self, action: str, outcome: Outcome = Outcome.SUCCESS, reason: str = "", details: dict[str, Any] | None = None
+        self,
+        action: str,
+        outcome: Outcome = Outcome.SUCCESS,
+        reason: str = "",
+        details: dict[str, Any] | None = None,
+        *,
+        policy_version: str = "",
     ) -> AuditEntry:
         return entry(
             action,
             outcome=outcome,
             reason=reason,
+            policy_version=policy_version,
             details={"call_id": self.call.id, **(details or {})},
             **self._about(),
         )

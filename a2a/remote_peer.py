@@ -92,13 +92,14 @@ class RemotePeer:
     async def answer(self, task: Task) -> AsyncIterator[str]:
         """See Peer.answer."""
         target = await self._target()
+        client = await self._client()
         if wait := self._circuit.enter():
             raise DelegationError(
                 f"The agent {self._agent.title} kept failing and is left alone for now. Try again in {wait:.0f} seconds.",
                 retryable=True,
                 retry_after_seconds=wait,
             )
-        conversation = _Conversation(self._agent, await self._client(), target, task)
+        conversation = _Conversation(self._agent, client, target, task)
         began = time.monotonic()
         try:
             async with aclosing(conversation.text()) as pieces:  # type: ignore[type-var]
@@ -324,6 +325,7 @@ def told_agent(registered: RegisteredAgent) -> RemoteAgent:
         side_effects=SideEffects(registered.side_effects),
         timeout_seconds=registered.timeout_seconds,
         closed=_why_closed(registered),
+        digest=registered.accepted_digest,
     )
 
 

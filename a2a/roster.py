@@ -11,6 +11,9 @@ import logging
 from collections.abc import Mapping
 from uuid import UUID
 
+import psycopg
+from psycopg_pool import PoolTimeout
+
 from a2a.circuit import Circuit
 from a2a.contract import RegisteredAgent
 from a2a.delegation import Peer
@@ -40,10 +43,21 @@ class Roster:
         revision = (await self._registry.snapshot()).revision
         if revision != self._revision:
             async with self._lock:
-                if revision != self._revision:
-                    self._peers = await self._read()
+                if revision != self._revision and await self._refreshed():
                     self._revision = revision
         return self._peers
+
+    async def _refreshed(self) -> bool:
+        """Read the rows; while the database is away the last ones are used, as in the registry."""
+        try:
+            self._peers = await self._read()
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            if self._revision < 0:
+                raise
+            reason = type(error).__name__
+            logger.warning("remote agents cannot be read; the last ones are used", extra={"reason": reason})
+            return False
+        return True
 
     async def _read(self) -> dict[str, Peer]:
         rows = [RegisteredAgent(*row) for row in await self._database.fetch_all(_AGENTS)]

@@ -19,7 +19,8 @@ from agentbackend.foundation.identifiers import uuid7_floor
 from audit import actions
 from audit.models import AuditEvent
 from orchestration.admin.presentation import duration, identifier, link, moment, status_badge
-from orchestration.models import Run
+from orchestration.console_decisions import waiting
+from orchestration.models import Interrupt, Run
 from tools.models import ChangeRequest
 
 COUNT_LIMIT = 10_000
@@ -34,6 +35,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     sees_audit = request.user.has_perm("audit.view_auditevent")
     cards = [
         *(_change_cards() if request.user.has_perm("tools.view_changerequest") else []),
+        *(_approval_cards() if request.user.has_perm("orchestration.view_interrupt") else []),
         *(_run_cards(since) if sees_runs else []),
         *(_audit_cards(since) if sees_audit else []),
     ]
@@ -60,6 +62,15 @@ def _change_cards() -> list[dict[str, str]]:
             "Proposed changes", waiting, "waiting for a second person", f"{changes}?{urlencode({'status': 'pending'})}"
         )
     ]
+
+
+def _approval_cards() -> list[dict[str, str]]:
+    """Calls that wait for a person, where any does."""
+    waits = _count(Interrupt.objects.filter(waiting()))
+    if waits == "0":
+        return []
+    questions = reverse("admin:orchestration_interrupt_changelist")
+    return [_card("Approvals", waits, "calls waiting for a person", f"{questions}?{urlencode({'status': 'open'})}")]
 
 
 def _run_cards(since: datetime) -> list[dict[str, str]]:

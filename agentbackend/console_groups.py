@@ -1,6 +1,6 @@
 """The console's groups and what each may do. They say nothing about callers' roles, which the gateway names.
 
-- Administrators configure: agents, tools, caller roles, rules, users, and decide each other's changes. They do not
+- Administrators configure: agents, models, tools, caller roles, rules, budgets, users, and decide each other's changes. They do not
   read conversations or audit payloads.
 - Compliance reads everything that was recorded, and changes nothing.
 - Operators see that and how things run, without what was said.
@@ -36,6 +36,9 @@ _SEES_RUNNING = (
     | _permissions("tools", "denyrule", "view")
     | _permissions("tools", "argumentrule", "view")
     | _permissions("tools", "changerequest", "view")
+    | _permissions("tools", "budget", "view")
+    | _permissions("orchestration", "modelprovider", "view")
+    | _permissions("orchestration", "modelprice", "view")
     | _permissions("tools", "remoteserver", "view")
     | _permissions("tools", "remotetool", "view")
     | _permissions("a2a", "remoteagent", "view")
@@ -57,6 +60,9 @@ GROUPS: Final[dict[str, set[tuple[str, str]]]] = {
     | _permissions("tools", "guardrailpolicy", "add", "change", "view")
     | _permissions("tools", "remoteserver", *_EVERY)
     | _permissions("a2a", "remoteagent", *_EVERY)
+    | _permissions("tools", "budget", *_EVERY)
+    | _permissions("orchestration", "modelprovider", *_EVERY)
+    | _permissions("orchestration", "modelprice", *_EVERY)
     | _permissions("auth", "user", *_EVERY)
     | _permissions("auth", "group", "view")
     | _permissions("audit", "auditevent", "view")

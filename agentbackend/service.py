@@ -44,8 +44,10 @@ from orchestration.a2a_runs import A2ARuns
 from orchestration.doorbell import Doorbell, SharedLayer
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port import ModelPort
-from orchestration.model_port.opening import ModelConfig, open_model_port
+from orchestration.model_port.opening import ModelConfig, open_demo_port, open_model_port, open_provider_port
+from orchestration.model_port.several import SeveralProviders
 from tools import process as tool_process
+from tools import registry as tool_registry
 from tools.builtin import debug
 from tools.governance.policies import publish_keywords_of_setting
 from tools.http_endpoint import sending
@@ -101,7 +103,7 @@ class Service:
             prepare_threshold=plan.prepare_threshold,
         )
         self.writer.start()
-        self._model_port = open_model_port(_model_config(), prepare=instrument_client)
+        self._model_port = self._open_models()
         directory.source = roster.peers
         if settings.MODEL_IS_DEMO:
             directory.add(ScriptedAgent())
@@ -121,6 +123,7 @@ class Service:
             loop.create_task(self.recorder.refusals.run(), name="refusals"),
             loop.create_task(_each_minute(prune_nonces, "expired nonces could not be removed"), name="nonces"),
             loop.create_task(self._announce(), name="announcements"),
+            loop.create_task(_each_minute(self.engine.tidy_budgets, "budgets could not be tidied"), name="budgets"),
             loop.create_task(
                 _each_minute(sign_ins.flush_async, "failed sign-ins could not be counted"), name="sign-ins"
             ),
@@ -131,6 +134,17 @@ class Service:
         gc.freeze()
         gc.set_threshold(20_000, 50, 50)
         logger.info("the service is ready", extra={"demo_model": settings.MODEL_IS_DEMO})
+
+    def _open_models(self) -> ModelPort:
+        """The port to the service's own provider, and to those that operators add."""
+        config = _model_config()
+        return SeveralProviders(
+            open_model_port(config, prepare=instrument_client),
+            open_demo=lambda: open_demo_port(config, prepare=instrument_client),
+            open_provider=lambda access: open_provider_port(access, config, tool_process.outbound_policy()),
+            models=self.engine.models.models,
+            registry=tool_registry.registry.snapshot,
+        )
 
     async def stop(self) -> None:
         """Drain: refuse new runs, let those going on finish or give them away, then close everything."""
@@ -254,6 +268,7 @@ def _engine_config() -> EngineConfig:
         max_run_bytes=settings.MAX_RUN_BYTES,
         max_run_seconds=settings.MAX_RUN_SECONDS,
         max_crashes=settings.MAX_RUN_CRASHES,
+        approval_seconds=settings.APPROVAL_EXPIRES_SECONDS,
         lease_seconds=settings.RUN_LEASE_SECONDS,
         heartbeat_seconds=settings.RUN_HEARTBEAT_SECONDS,
         stream_heartbeat_seconds=settings.STREAM_HEARTBEAT_SECONDS,

@@ -45,6 +45,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "MAX_RUN_BYTES": (int, 4 * 1024 * 1024),
     "MAX_RUN_SECONDS": (int, 900),
     "MAX_RUN_CRASHES": (int, 5),
+    "APPROVAL_EXPIRES_SECONDS": (int, 7 * 24 * 3600),
     "RUN_LEASE_SECONDS": (float, 12.0),
     "RUN_HEARTBEAT_SECONDS": (float, 3.0),
     "WRITER_GROUP_GAP_MS": (float, 8.0),
@@ -207,6 +208,7 @@ MAX_CONCURRENT_RUNS: int = _at_least(1, "MAX_CONCURRENT_RUNS")
 MAX_RUN_BYTES: int = _at_least(1024, "MAX_RUN_BYTES")
 MAX_RUN_SECONDS: int = _at_least(1, "MAX_RUN_SECONDS")
 MAX_RUN_CRASHES: int = _read("MAX_RUN_CRASHES")
+APPROVAL_EXPIRES_SECONDS: int = _at_least(1, "APPROVAL_EXPIRES_SECONDS")
 RUN_LEASE_SECONDS: float = _at_least(1.0, "RUN_LEASE_SECONDS")
 RUN_HEARTBEAT_SECONDS: float = _at_least(0.1, "RUN_HEARTBEAT_SECONDS")
 WRITER_GROUP_GAP_MS: float = _read("WRITER_GROUP_GAP_MS")
@@ -222,9 +224,12 @@ if RUN_HEARTBEAT_SECONDS * 2 > RUN_LEASE_SECONDS:
 TOOL_CREDENTIALS_FROM_ENVIRONMENT = _env.ENVIRON
 TOOL_MODULES: list[str] = _list("TOOL_MODULES")
 FOUR_EYES: list[str] = _list("FOUR_EYES")
-if unknown_groups := set(FOUR_EYES) - {"tools", "roles", "servers", "credentials", "agents", "guardrails"}:
+if unknown_groups := set(FOUR_EYES) - {
+    "tools", "roles", "servers", "credentials", "agents", "guardrails", "budgets", "models",
+}:  # fmt: skip
     raise ImproperlyConfigured(
-        f"FOUR_EYES: expected tools, roles, servers, credentials, agents or guardrails, got {', '.join(sorted(unknown_groups))}."
+        "FOUR_EYES: expected tools, roles, servers, credentials, agents, guardrails, budgets or models, "
+        f"got {', '.join(sorted(unknown_groups))}."
     )
 MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:

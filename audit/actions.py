@@ -31,6 +31,11 @@ MODEL_TURN: Final = "model.turn"
 THREAD_CHANGED: Final = "thread.changed"
 THREAD_DELETED: Final = "thread.deleted"
 INTERRUPT_DECIDED: Final = "interrupt.decided"
+APPROVAL_ASKED: Final = "approval.asked"
+APPROVAL_GRANTED: Final = "approval.granted"
+APPROVAL_DENIED: Final = "approval.denied"
+APPROVAL_WITHDRAWN: Final = "approval.withdrawn"
+APPROVAL_EXPIRED: Final = "approval.expired"
 AGENT_CHANGED: Final = "agent.changed"
 
 # a tool call
@@ -49,6 +54,12 @@ DELEGATION_ALLOWED: Final = "delegation.allowed"
 DELEGATION_DENIED: Final = "delegation.denied"
 DELEGATION_FINISHED: Final = "delegation.finished"
 DELEGATION_FAILED: Final = "delegation.failed"
+
+# budgets, models and prices
+BUDGET_REFUSED: Final = "budget.refused"
+BUDGET_CHANGED: Final = "budget.changed"
+MODEL_PROVIDER_CHANGED: Final = "model_provider.changed"
+MODEL_PRICE_CHANGED: Final = "model_price.changed"
 
 # the tool registry
 TOOL_PUBLISHED: Final = "tool.published"

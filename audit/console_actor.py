@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from audit.actor import Actor
 from audit.pseudonyms import stranger
@@ -18,6 +19,11 @@ def console_actor(user: Any) -> Actor:
         email=user.email,
         authenticated_by="console_session",
     )
+
+
+def caller_id(user: Any) -> str:
+    """The id under which a console user calls agents in the playground: one of its own for each account."""
+    return str(uuid5(NAMESPACE_URL, f"console:{user.pk}"))
 
 
 def request_actor(request: Any) -> Actor:

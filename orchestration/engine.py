@@ -27,18 +27,21 @@ from agentbackend.foundation.problems import Problem
 from agentbackend.foundation.writer import GroupWriter, LeaseLostError, Unit, WriterStoppedError
 from audit import actions
 from audit import rows as audit_rows
-from audit.actor import Actor
-from audit.entry import AuditEntry, Target, entry
+from audit.actor import SYSTEM, Actor
+from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import history
 from orchestration.agents import AgentCatalogue, AgentProfile
+from orchestration.approval_audit import decided_entry
+from orchestration.approvals import expire_questions, require_usable, without_closed
 from orchestration.dialects import Dialect
 from orchestration.dispatch import Dispatcher
 from orchestration.doorbell import Doorbell
-from orchestration.interrupts import Decision, decide
+from orchestration.interrupts import Decision, Verdict, decide
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.live import LiveRuns
 from orchestration.model_port import ModelPort
+from orchestration.model_providers.catalogue import ModelCatalogue
 from orchestration.recovery import ABANDONED_TEXT, Claim, claim_run, decided_threads, due_runs, end_abandoned, read_left
 from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
@@ -47,10 +50,12 @@ from orchestration.runner import Runner
 from orchestration.screening import ScreenedInput, screen_input
 from orchestration.store import (
     NewRun,
+    QuestionsChangedError,
     RunReference,
     ThreadView,
     create_run,
     find_run,
+    not_going_on,
     release_leases,
     renew_leases,
     request_cancel,
@@ -58,6 +63,8 @@ from orchestration.store import (
 )
 from orchestration.stream import RunFollower
 from tools.governance import findings as of_findings
+from tools.governance.budget_ledger import forget_old_use, ledger, release_all, reserving_runs
+from tools.governance.budgets import OverBudgetError
 from tools.governance.guardrails.policy import Stage
 from tools.registry import registry
 
@@ -82,6 +89,7 @@ class EngineConfig:
     heartbeat_seconds: float = 3.0
     stream_heartbeat_seconds: float = 15.0
     max_crashes: int = 5
+    approval_seconds: int = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,7 @@ class Engine:
         self.live = LiveRuns(database, self.doorbell)
         self.live.on_cancel = self.cancel_held
         self.agents = AgentCatalogue(database)
+        self.models = ModelCatalogue(database)
         self.config = config
         self._writer = writer
         self.dispatcher: Dispatcher | None = None
@@ -204,18 +213,23 @@ class Engine:
         except Problem as problem:
             if problem.code != "thread_busy" or "run_id" in problem.extra:
                 raise
-        # Another run of the thread was stored in the same moment: now it can be named, or has ended already.
-        return await self._start_run(request)
+        except QuestionsChangedError:
+            logger.info("a question was decided while a run was about to answer it")
+        # Another run of the thread was stored in the same moment, or a decision: now it is seen.
+        try:
+            return await self._start_run(request)
+        except QuestionsChangedError:
+            raise Problem("thread_busy", "Questions of this thread are being decided at the moment.") from None
 
     async def _start_run(self, request: RunRequest) -> RunReference:
         given = request.run_input
         agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
         screen = await registry.screen(agent.guardrails)
-        thread, merged, decisions = await self._read_thread(request)
+        thread, merged, decisions = await self._read_thread(request, agent)
         screened = await screen_input(screen, merged.new, given.context)
         if screen.asks_models(Stage.USER_INPUT, Stage.TOOL_RESULT):
             # that took a while: look again at the thread; what was judged need not be judged again
-            thread, merged, decisions = await self._read_thread(request)
+            thread, merged, decisions = await self._read_thread(request, agent)
             screened = await screen_input(screen, merged.new, given.context)
         given = replace(given, messages=screened.messages, context=screened.context)
         span = tracer.start_span("run", context=request.trace_context, attributes={"agent": agent.slug})
@@ -228,7 +242,7 @@ class Engine:
             lease_seconds=self.config.lease_seconds,
             known_until=merged.known[-1]["id"] if merged.known else "",
             client_agrees=merged.client_agrees and not screened.changed,
-            awaits_answer=merged.awaits_answer or bool(given.resume),
+            awaits_answer=merged.awaits_answer or bool(decisions),
             refusal=screened.refusal,
             decisions=decisions,
             background=request.background,
@@ -238,13 +252,19 @@ class Engine:
             request_id=request.request_id,
             trace_id=_trace_id(span, request.trace_context),
         )
+        # What answers a question goes on with work that was counted when it was begun.
+        admission = None if decisions else await ledger.admission(agent.slug, request.actor)
         try:
             started = await create_run(
                 self.database,
                 new,
                 thread.id,
                 lambda run_id, thread_id: _opening_entries(new, screened, run_id, thread_id),
+                admission,
             )
+        except OverBudgetError as over:
+            span.end()
+            raise self._over_budget(over, request) from over
         except BaseException:
             span.end()
             raise
@@ -268,6 +288,7 @@ class Engine:
             trace_id=new.trace_id,
             refusal=new.refusal,
             decisions=decisions,
+            holds_budgets=admission is not None and admission.holds,
         )
         if self._accepting:
             self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
@@ -276,15 +297,33 @@ class Engine:
             await self._give_away([(started.id, started.fence)])
         return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
 
-    async def _read_thread(self, request: RunRequest) -> tuple[ThreadView, history.MergedHistory, tuple[Decision, ...]]:
+    async def _read_thread(
+        self, request: RunRequest, agent: AgentProfile
+    ) -> tuple[ThreadView, history.MergedHistory, tuple[Decision, ...]]:
         """The thread, what the client adds to it, and what it decides; raises Problem when a run is going on in it."""
         given = request.run_input
         thread = await view_thread(self.database, request.actor, given.thread_id)
         if thread.active_run is not None:
             raise _busy(thread.active_run)
-        decisions = tuple(decide(thread.open_interrupts, given.resume))
+        decisions = await self._decisions(request, thread, agent)
         asked_about = {decision.call.id for decision in decisions}
         return thread, history.merge(thread.history, given.messages, not_the_clients=asked_about), decisions
+
+    async def _decisions(self, request: RunRequest, thread: ThreadView, agent: AgentProfile) -> tuple[Decision, ...]:
+        """What becomes of the thread's open questions with this run; raises Problem when what it says of them cannot be."""
+        given = request.run_input
+        if not given.resume and not thread.open_interrupts:
+            return ()
+        open_ids = [asked.id for asked in thread.open_interrupts]
+        resume = await without_closed(self.database, thread.id, open_ids, given.resume)
+        decisions = decide(thread.open_interrupts, resume, by=request.actor, answers_given=bool(given.resume))
+        for decision in decisions:
+            if decision.is_new:
+                field = f"resume[{decision.interrupt_id}].payload.editedArgs"
+                await require_usable(
+                    decision, request.actor, tools=agent.tools, guardrails=agent.guardrails, field=field
+                )
+        return tuple(decisions)
 
     def follow(self, run: RunReference, dialect: Dialect, *, after: int = 0, just_started: bool = False) -> RunFollower:
         """A reader of a run from after event number `after`; `just_started` skips the log of a run that this call began.
@@ -328,7 +367,33 @@ class Engine:
         audit_rows.add_to(unit, audit_entry)
         self._writer.submit(unit)
 
+    async def tidy_budgets(self) -> None:
+        """Give back what runs hold that have ended without doing so, and forget windows that nobody asks about."""
+        holding = await reserving_runs(self.database, older_than_seconds=60.0)
+        if ended := await not_going_on(self.database, holding):
+            logger.warning("runs have ended without giving back what they held of budgets", extra={"runs": len(ended)})
+            await release_all(self.database, ended)
+        await forget_old_use(self.database)
+
     # --- carrying out
+
+    def _over_budget(self, over: OverBudgetError, request: RunRequest) -> Problem:
+        """Record that a run does not fit into a budget; returns what its caller is told."""
+        metrics.budget_refusals.labels(what=over.rule.what.value).inc()
+        self.record(
+            entry(
+                actions.BUDGET_REFUSED,
+                actor=request.actor,
+                outcome=Outcome.DENIED,
+                target=Target("budget", over.rule.name),
+                reason="budget_exceeded",
+                policy_version=over.rule.policy_version,
+                request_id=request.request_id,
+                details={"budget": over.rule.name, "message": str(over), "before": "run"},
+            )
+        )
+        retry_after = str(over.retry_after).encode()
+        return Problem("budget_exceeded", str(over), extra=over.as_extra(), headers=((b"retry-after", retry_after),))
 
     def _require_room(self, *, background: bool) -> None:
         if not self._accepting:
@@ -419,6 +484,7 @@ class Engine:
             refusal=claim.stored_input.get("refusal"),
             decisions=claim.decisions,
             resume=left.point,
+            holds_budgets=True,
         )
 
     async def _queue(self, run_id: UUID) -> None:
@@ -449,7 +515,7 @@ class Engine:
             run_id=task.id, fence=fence, channel=channel, writer=self._writer, next_seq=log.last_seq + 1
         )
         journal.bytes = log.size
-        runner = Runner(task, journal, lease, self._model_port, self._limits(task.agent))
+        runner = Runner(task, journal, lease, self._model_port, self._limits(task.agent), self.models)
         holding = _Holding(runner, fence, lease)
         self._held[task.id] = holding
         metrics.runs_started.labels(agent=task.agent.slug).inc()
@@ -458,7 +524,8 @@ class Engine:
 
     def _limits(self, agent: AgentProfile) -> RunLimits:
         iterations = min(agent.max_iterations or self.config.max_iterations, self.config.max_iterations)
-        return RunLimits(iterations, self.config.max_run_bytes, self.config.max_run_seconds)
+        config = self.config
+        return RunLimits(iterations, config.max_run_bytes, config.max_run_seconds, config.approval_seconds)
 
     async def _carry_out(self, holding: _Holding, span: trace.Span) -> None:
         task = holding.runner.task
@@ -529,6 +596,7 @@ class Engine:
                 was_away = time.monotonic() - asked_at > delay + _LATE_SECONDS
                 if not was_away:
                     await self.sweep_abandoned()
+                    await expire_questions(self.database)
                     await self.carry_out_decisions()
                 delay = self.config.lease_seconds if was_away else SWEEP_SECONDS
             except (DatabaseError, OSError, TimeoutError):
@@ -549,9 +617,9 @@ class Engine:
         for run_id in (*due.abandoned, *due.queued):
             await self.adopt(run_id, wait=False)
 
-    async def carry_out_decisions(self) -> None:
-        """Begin a run, in the background, on each thread whose open questions were decided in the console."""
-        for thread in await decided_threads(self.database):
+    async def carry_out_decisions(self, thread_id: UUID | None = None) -> None:
+        """Begin a run, in the background, on each thread (or this one) whose open questions were all decided elsewhere."""
+        for thread in await decided_threads(self.database, thread_id):
             given = RunInput(thread.thread_id, str(uuid7()), messages=[], protocol_version="1.0", resume=thread.resume)
             request = RunRequest(actor=thread.actor, run_input=given, agent_slug=thread.agent, background=True)
             try:
@@ -595,4 +663,11 @@ def _opening_entries(new: NewRun, screened: ScreenedInput, run_id: UUID, thread_
         entry(actions.REQUEST_OPENED, target=Target("thread", str(thread_id)), details=request_details, **common),
         entry(actions.RUN_STARTED, target=target, details={"agent": new.agent.slug}, **common),
         *of_findings.entries(screened.findings, target=target, **common),
+        *(_decision_entry(decision, common) for decision in new.decisions if decision.is_new),
     ]
+
+
+def _decision_entry(decision: Decision, common: dict[str, Any]) -> AuditEntry:
+    asker: Actor = common["actor"]
+    by = SYSTEM if decision.verdict is Verdict.EXPIRED else asker
+    return decided_entry(decision, asker_id=asker.id, **{**common, "actor": by})

@@ -189,6 +189,12 @@ class StateSnapshot(_Event, tag="STATE_SNAPSHOT", frozen=True):
     snapshot: Any
 
 
+class StateDelta(_Event, tag="STATE_DELTA", frozen=True):
+    """Changes of the shared state: operations of JSON Patch (RFC 6902)."""
+
+    delta: list[dict[str, Any]]
+
+
 class MessagesSnapshot(_Event, tag="MESSAGES_SNAPSHOT", frozen=True):
     """The thread's messages as the server holds them; the client drops what is not among them."""
 
@@ -224,6 +230,7 @@ Event: TypeAlias = (
     | ReasoningMessageEnd
     | ReasoningEnd
     | StateSnapshot
+    | StateDelta
     | MessagesSnapshot
     | Custom
 )

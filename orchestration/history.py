@@ -14,11 +14,13 @@ from typing import Any
 
 import orjson
 
+from orchestration.failure_report import as_text, told_to_the_model
+from orchestration.plans.in_messages import is_plan_step
 from orchestration.run_input import ContextItem
 
 CHARACTERS_PER_TOKEN = 4
-_MESSAGE_OVERHEAD_TOKENS = 4
-_MEDIA_TOKENS = 500
+MESSAGE_OVERHEAD_TOKENS = 4
+MEDIA_TOKENS = 500
 
 NO_RESULT = "The application gave no result for this call."
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -111,21 +113,23 @@ def open_calls(messages: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def estimate_tokens(message: dict[str, Any]) -> int:
-    """A rough count: characters over four, and a flat sum for media. What subagents said is not shown to the model."""
-    if "subagentRunId" in message:
+    """A rough count: characters over four, and a flat sum for media.
+
+    What subagents said and the calls of plans' steps are not shown to the model.
+    """
+    if "subagentRunId" in message or is_plan_step(message):
         return 0
     content = message.get("content")
     if isinstance(content, list):
         size = sum(
-            len(part["text"]) if part.get("type") == "text" else _MEDIA_TOKENS * CHARACTERS_PER_TOKEN
-            for part in content
+            len(part["text"]) if part.get("type") == "text" else MEDIA_TOKENS * CHARACTERS_PER_TOKEN for part in content
         )
     else:
         size = len(content) if isinstance(content, str) else 0
     size += sum(
         len(call["function"]["name"]) + len(call["function"]["arguments"]) for call in message.get("toolCalls", ())
     )
-    return size // CHARACTERS_PER_TOKEN + _MESSAGE_OVERHEAD_TOKENS
+    return size // CHARACTERS_PER_TOKEN + MESSAGE_OVERHEAD_TOKENS
 
 
 def trim(messages: Sequence[dict[str, Any]], token_budget: int) -> list[dict[str, Any]]:
@@ -161,7 +165,8 @@ def to_model(messages: Sequence[dict[str, Any]], *, system: str, with_media: boo
         role = message["role"]
         if role == "user":
             result.append({"role": "user", "content": _user_content(message.get("content", ""), with_media)})
-        elif role == "assistant" and "subagentRunId" not in message:  # the call's result holds what a subagent said
+        elif role == "assistant" and "subagentRunId" not in message and not is_plan_step(message):
+            # The result of a delegation holds what the subagent said, that of a plan what its steps gave.
             result.extend(_assistant(message, answers))
     return result
 
@@ -202,6 +207,9 @@ def _is_json(text: str) -> bool:
 def _tool_answer(call_id: str, answer: dict[str, Any] | None) -> dict[str, Any]:
     if answer is None:
         return {"role": "tool", "tool_call_id": call_id, "content": NO_RESULT}
+    report = told_to_the_model(answer)
+    if report is not None:
+        return {"role": "tool", "tool_call_id": call_id, "content": as_text(report)}
     content = answer.get("content", "")
     text = content if isinstance(content, str) else "\n".join(_text_of_part(part) for part in content)
     return {"role": "tool", "tool_call_id": call_id, "content": answer.get("error") or text}

@@ -17,6 +17,7 @@ from orchestration import events as ev
 from orchestration.dialects import AgUiDialect, LegacyAgUiDialect
 from orchestration.engine import Engine
 from orchestration.fold import OpenItems
+from orchestration.shared_state import patched
 from orchestration.store import RunReference, read_events
 from orchestration.stream import RunFollower
 from orchestration.threads import ThreadDetail
@@ -49,6 +50,8 @@ class RunState:
                 self.messages = {message["id"]: message for message in event.messages}
             case ev.StateSnapshot():
                 self.state = event.snapshot
+            case ev.StateDelta():
+                self.state = patched(self.state, event.delta)
             case ev.TextMessageStart() | ev.ReasoningMessageStart():
                 self._pieces[event.message_id] = []
             case ev.TextMessageContent() | ev.ReasoningMessageContent():

@@ -12,7 +12,7 @@ import orjson
 
 from agentbackend.foundation import metrics
 from agentbackend.foundation.identifiers import uuid7
-from agentbackend.foundation.writer import GroupWriter, Unit, UnitRejectedError, insert_rows, update_rows
+from agentbackend.foundation.writer import GroupWriter, Row, RowKind, Unit, UnitRejectedError, insert_rows, update_rows
 from audit import rows as audit_rows
 from audit.entry import AuditEntry
 from orchestration import events as ev
@@ -53,6 +53,7 @@ TURN_END_ROWS = update_rows(
     {"agent_response": "text", "messages": "jsonb", "token_estimate": "int", "finished_at": "timestamptz"},
     order=4,
 )
+THREAD_STATE_ROWS = update_rows("orchestration_thread", {"id": "uuid"}, {"state": "jsonb"}, order=6)
 RUN_END_ROWS = update_rows(
     "orchestration_run",
     {"id": "uuid"},
@@ -65,6 +66,7 @@ RUN_END_ROWS = update_rows(
         "model_turns": "int",
         "input_tokens": "bigint",
         "output_tokens": "bigint",
+        "cost": "numeric",
         "last_seq": "bigint",
         "event_bytes": "bigint",
         "finished_at": "timestamptz",
@@ -85,6 +87,9 @@ INTERRUPT_ROWS = insert_rows(
         "tool_call_id": "text",
         "response_schema": "jsonb",
         "detail": "jsonb",
+        "decider": "text",
+        "approver_role": "text",
+        "expires_at": "timestamptz",
     },
     order=5,
 )
@@ -190,8 +195,13 @@ class RunJournal:
         for number, question in enumerate(questions, 1):
             interrupt, call = question.as_interrupt(), question.call
             row = (question.id, self.run_id, thread_id, number, interrupt["reason"], interrupt["message"], call.id,
-                   _json(interrupt["responseSchema"]), _json(question.as_detail()))  # fmt: skip
+                   _json(interrupt["responseSchema"]), _json(question.as_detail()), question.decider.value,
+                   question.approver_role, question.expires_at)  # fmt: skip
             self._current_unit().add(INTERRUPT_ROWS, row)
+
+    def state_changed(self, thread_id: UUID, state: Any) -> None:
+        """Append the shared state with which the thread's next run begins."""
+        self._current_unit().add(THREAD_STATE_ROWS, (thread_id, _json(state)))
 
     def run_ended(self, columns: dict[str, Any]) -> None:
         """Append the run row's final columns (those of RUN_END_ROWS but `id`)."""
@@ -202,6 +212,10 @@ class RunJournal:
         """Append the end of a run whose owner is gone: what it cost is not known."""
         row = (self.run_id, "failed", "run_abandoned", message, self.last_seq, self.bytes, at, None)
         self._current_unit().add(RUN_ABANDONED_ROWS, row)
+
+    def add(self, kind: RowKind, row: Row) -> None:
+        """Append a row of a kind that is described elsewhere."""
+        self._current_unit().add(kind, row)
 
     def audit(self, entry: AuditEntry) -> None:
         """Append an audit entry, committed with what happened."""

@@ -13,6 +13,9 @@ from django.db.models.functions import Now
 
 from agentbackend.foundation.identifiers import uuid7
 from audit.actor import DEFAULT_TENANT, Actor
+from orchestration.model_providers.rows import ModelPrice as ModelPrice
+from orchestration.model_providers.rows import ModelProvider as ModelProvider
+from tools.governance.approvals import Decider
 
 
 class Agent(models.Model):
@@ -198,6 +201,10 @@ class Run(models.Model):
     model_turns = models.PositiveIntegerField(db_default=0)
     input_tokens = models.PositiveBigIntegerField(db_default=0)
     output_tokens = models.PositiveBigIntegerField(db_default=0)
+    cost = models.DecimalField(
+        max_digits=20, decimal_places=9, null=True, blank=True,
+        help_text="In US dollars, by the prices of when it was used. Empty: not known, since a model that was used has no price.",
+    )  # fmt: skip
     last_seq = models.PositiveBigIntegerField(
         db_default=0, help_text="Number of the last event, set when the run ends."
     )
@@ -354,6 +361,7 @@ class Interrupt(models.Model):
         OPEN = "open"
         RESOLVED = "resolved"
         CANCELLED = "cancelled"
+        EXPIRED = "expired"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="interrupts", help_text="The run that asked.")
@@ -368,10 +376,28 @@ class Interrupt(models.Model):
     decision = models.JSONField(null=True, blank=True, help_text="The answer's payload.")
     decided_by = models.CharField(max_length=64, blank=True, db_default="")
     decided_at = models.DateTimeField(null=True, blank=True)
+    decider = models.CharField(
+        max_length=16, choices=[(decider.value, decider.value) for decider in Decider],
+        default=Decider.ASKER.value, db_default=Decider.ASKER.value,
+        help_text="someone_else: never who asked for the call.",
+    )  # fmt: skip
+    approver_role = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="Callers of this role may decide, too."
+    )
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="After it no answer counts. Empty: never.")
+    carried_out_in = models.ForeignKey(
+        Run,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The run that the answer led to.",
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "approval"
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="interrupt_number")]
         indexes = [
             # what a thread's next run must answer
@@ -381,6 +407,21 @@ class Interrupt(models.Model):
                 fields=["decided_at"],
                 condition=models.Q(status="open", decided_at__isnull=False),
                 name="interrupt_decided",
+            ),
+            # what nobody answered in time, and the model has not been told
+            models.Index(
+                fields=["thread"],
+                condition=models.Q(status="expired", carried_out_in__isnull=True),
+                name="interrupt_untold",
+            ),
+            models.Index(
+                fields=["expires_at"],
+                condition=models.Q(status="open", decided_at__isnull=True),
+                name="interrupt_expiring",
+            ),
+            # what callers of a role may decide
+            models.Index(
+                fields=["approver_role", "-id"], condition=models.Q(decider="someone_else"), name="interrupt_of_role"
             ),
         ]
         permissions = [("decide_interrupt", "Can decide what a run asked")]

@@ -23,7 +23,9 @@ from orchestration.journal import RunJournal
 from orchestration.live import LiveRuns
 from orchestration.resuming import LogState, ResumePoint, StoredStep, resume_point
 from orchestration.run_input import ResumeEntry, RunInput, restored_input
+from orchestration.run_task import Totals
 from orchestration.store import JOURNAL_VERSION, MAX_HISTORY_TURNS, QUEUED_SECONDS, read_events
+from tools.governance.budget_ledger import RELEASED_ROWS, release
 
 ABANDONED_TEXT = "The process that carried out this run ended before the run did. Ask again."
 _DUE_AT_ONCE = 1000
@@ -44,9 +46,10 @@ SELECT messages FROM conversation_turns WHERE thread_id = %s
 """
 _DECIDED = """
 SELECT thread.public_id, agent.slug, run.input -> 'actor', json_agg(json_build_array(asked.id, asked.decision))
-FROM (SELECT DISTINCT thread_id FROM orchestration_interrupt WHERE status = 'open' AND decided_at IS NOT NULL LIMIT %s) AS decided
+FROM (SELECT DISTINCT thread_id FROM orchestration_interrupt WHERE status = 'open' AND decided_at IS NOT NULL
+      AND (%s::uuid IS NULL OR thread_id = %s) LIMIT %s) AS decided
 JOIN orchestration_interrupt AS asked ON asked.thread_id = decided.thread_id AND asked.status = 'open'
-JOIN orchestration_run AS run ON run.id = asked.run_id
+JOIN orchestration_run AS run ON run.id = asked.run_id AND jsonb_typeof(run.input -> 'actor') = 'object'
 JOIN orchestration_agent AS agent ON agent.id = run.agent_id AND agent.enabled
 JOIN orchestration_thread AS thread ON thread.id = asked.thread_id
 WHERE NOT EXISTS (SELECT FROM orchestration_run AS active
@@ -111,7 +114,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class DecidedThread:
-    """A thread whose open questions were all decided in the console: what its next run brings, and for whom."""
+    """A thread whose open questions were all decided outside a run: what its next run brings, and for whom."""
 
     thread_id: str
     agent: str
@@ -150,9 +153,9 @@ async def due_runs(database: Database) -> DueRuns:
         )
 
 
-async def decided_threads(database: Database) -> list[DecidedThread]:
-    """Threads that wait for nothing but a run that carries out what was decided in the console."""
-    rows = await database.fetch_all(_DECIDED, (_DUE_AT_ONCE,))
+async def decided_threads(database: Database, thread_id: UUID | None = None) -> list[DecidedThread]:
+    """Threads (or this one, if it does) that wait for nothing but a run that carries out what was decided elsewhere."""
+    rows = await database.fetch_all(_DECIDED, (thread_id, thread_id, _DUE_AT_ONCE))
     return [
         DecidedThread(
             thread_id, agent, Actor(**actor), [ResumeEntry(key, "resolved", payload) for key, payload in answers]
@@ -197,9 +200,8 @@ async def _read_log(database: Database, run_id: UUID) -> LogState:
     return state
 
 
-async def _open_steps(database: Database, run_id: UUID) -> list[StoredStep]:
-    steps = [StoredStep(*row) for row in await database.fetch_all(_STEPS, (run_id,))]
-    return [step for step in steps if step.status == "started"]
+async def _steps(database: Database, run_id: UUID) -> list[StoredStep]:
+    return [StoredStep(*row) for row in await database.fetch_all(_STEPS, (run_id,))]
 
 
 async def end_abandoned(
@@ -213,9 +215,13 @@ async def end_abandoned(
     try:
         for event in log.open_items.closing_events():
             journal.emit(event)
-        for step in await _open_steps(database, claim.id):
-            journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
-        journal.emit(ev.RunError(message=reason, code="run_abandoned"))
+        steps = await _steps(database, claim.id)
+        for step in steps:
+            if step.status == "started":
+                journal.step_ended(step.id, status="interrupted", detail=step.detail, at=datetime.now(UTC))
+        usage = Totals.of_steps(steps).as_usage("")
+        journal.emit(ev.RunError(message=reason, code="run_abandoned", usage=usage))
+        journal.add(RELEASED_ROWS, release(claim.id))
         journal.abandoned(message=reason, at=datetime.now(UTC))
         journal.audit(
             entry(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,9 @@ import msgspec
 from orchestration import events as ev
 from orchestration.fold import OpenItems
 from orchestration.model_turn import StreamedTurn
-from tools.calls import SideEffects
+from orchestration.plans.in_messages import StepPlace
+from orchestration.shared_state import patched
+from tools.calls import SideEffects, ToolCall
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +43,15 @@ class StoredStep:
 
 @dataclass(frozen=True, slots=True)
 class KnownCall:
-    """What the journal knows of a tool call or delegation: its result, or that it was begun. `said`: what a subagent said;
-    `peer_task`: what another agent calls the task that was handed to it."""
+    """What the journal knows of a tool call or delegation: its result, or that it was begun. `said`: what a subagent said; `place`:
+    where a plan's step stands; `peer_task`: what another agent calls the task that was handed to it."""
 
     message: dict[str, Any] | None
     permitted: bool
     side_effects: SideEffects
+    call: ToolCall
     said: tuple[dict[str, Any], ...] = ()
+    place: StepPlace | None = None
     peer_task: str = ""
 
     @property
@@ -58,13 +63,14 @@ class KnownCall:
 @dataclass(slots=True)
 class LogState:
     """The event log, folded: how far it goes, what it leaves open, what belongs to a model turn that has not ended (`unfinished`),
-    and the text of its reasoning messages by their ids."""
+    the text of its reasoning messages by their ids, and the shared state as readers were told it (UNSET: they were told nothing)."""
 
     last_seq: int = 0
     size: int = 0
     open_items: OpenItems = field(default_factory=OpenItems)
     unfinished: dict[str, None] = field(default_factory=dict)
     reasoning: dict[str, str] = field(default_factory=dict)
+    state: Any = ev.UNSET
     _model_step: str = ""
 
     def take(self, line: bytes) -> None:
@@ -93,6 +99,16 @@ class LogState:
                 self.reasoning[event.message_id] = self.reasoning.get(event.message_id, "") + event.delta
             case ev.ToolCallStart():
                 self._note(event.tool_call_id)
+            case ev.StateSnapshot():
+                self.state = event.snapshot
+            case ev.StateDelta():
+                self._patch(event.delta)
+
+    def _patch(self, operations: list[dict[str, Any]]) -> None:
+        try:
+            self.state = patched(self.state, operations)
+        except (LookupError, TypeError, ValueError):
+            logger.exception("a change of the shared state does not fit it")
 
     def _note(self, item: str) -> None:
         if self._model_step:
@@ -107,7 +123,8 @@ CALL_KINDS = ("tool_call", "delegation")
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
     """What a successor begins with. `added`: the messages of completed steps; `turn`: the last completed model turn, if its calls
-    may not all have been made."""
+    may not all have been made; `spent`: what the turns so far have used; `turn_limit`: the limit at which that turn was to be the last
+    answer, if it was."""
 
     attempt: int
     log: LogState
@@ -116,9 +133,10 @@ class ResumePoint:
     turn: StreamedTurn | None
     calls: dict[str, KnownCall]
     turns: int
-    usage: list[dict[str, int]]
+    spent: list[dict[str, Any]]
     last_step_number: int
     open_steps: list[StoredStep]
+    turn_limit: str = ""
 
     @property
     def discarded(self) -> list[str]:
@@ -143,13 +161,14 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
     """Fold the journal. `steps` in the order of their numbers, `log` read after the run was claimed."""
     calls = _known_calls(steps)
     ended_turns = [step for step in steps if step.kind == "model_turn" and step.status == "finished"]
-    added, response, turn = _calls_before_any_turn(steps, calls), "", None
-    for step in ended_turns:
+    first_turn = next((step.number for step in steps if step.kind == "model_turn"), None)
+    added, response, turn = _messages_between(steps, calls, 0, first_turn), "", None
+    for step, following in zip_longest(ended_turns, ended_turns[1:]):
         turn = StreamedTurn.from_journal(step.detail)
         added += turn.messages()
         response = turn.text or response
-        if turn is not None and step is not ended_turns[-1]:
-            added += _results(turn, calls)
+        added += _messages_between(steps, calls, step.number, following.number if following else None)
+        if following is not None:
             added += turn.trailing_message()
             response = turn.trailing_text or response
     return ResumePoint(
@@ -160,10 +179,16 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
         turn=turn,
         calls=calls,
         turns=len(ended_turns),
-        usage=[step.detail["usage"] for step in ended_turns if step.detail.get("usage")],
+        spent=spent_by(steps),
         last_step_number=max((step.number for step in steps), default=0),
         open_steps=[step for step in steps if step.status == "started"],
+        turn_limit=ended_turns[-1].detail.get("limit", "") if ended_turns else "",
     )
+
+
+def spent_by(steps: Iterable[StoredStep]) -> list[dict[str, Any]]:
+    """What the model turns of a run used, as their steps say it: `usage`, and `provider`, `model` and `cost`."""
+    return [step.detail for step in steps if step.kind == "model_turn" and step.detail.get("usage")]
 
 
 def _known_calls(steps: Iterable[StoredStep]) -> dict[str, KnownCall]:
@@ -177,27 +202,30 @@ def _known_calls(steps: Iterable[StoredStep]) -> dict[str, KnownCall]:
             message=detail.get("message") if step.status in ("finished", "failed") else None,
             permitted=bool(detail.get("permitted")),
             side_effects=SideEffects(detail.get("sideEffects") or SideEffects.UNSAFE),
+            call=ToolCall(detail["toolCallId"], detail["name"], detail["arguments"]),
             said=tuple(detail.get("said") or ()),
+            place=StepPlace.of(detail),
             peer_task=detail.get("peerTask") or "",
         )
     return known
 
 
-def _results(turn: StreamedTurn, calls: dict[str, KnownCall]) -> list[dict[str, Any]]:
-    known = [
-        found for call in turn.tool_calls if (found := calls.get(call.id)) is not None and found.message is not None
-    ]
-    said = [message for call in known for message in call.said]
-    return [*said, *(call.message for call in known if call.message is not None)]
+def _messages_between(
+    steps: Sequence[StoredStep], calls: dict[str, KnownCall], after: int, before: int | None
+) -> list[dict[str, Any]]:
+    """What the calls between two steps have added, in the order in which they were begun: the calls of plans' steps, and results.
 
-
-def _calls_before_any_turn(steps: Sequence[StoredStep], calls: dict[str, KnownCall]) -> list[dict[str, Any]]:
-    """Results of calls that an earlier run had asked about, and this one carried out before its first model turn."""
-    first_turn = next((step.number for step in steps if step.kind == "model_turn"), None)
-    early = [
+    An earlier run may have asked about a call that this one carries out, so a call of this run has its messages here only.
+    """
+    called = dict.fromkeys(
         step.detail["toolCallId"]
         for step in steps
-        if step.kind in CALL_KINDS and (first_turn is None or step.number < first_turn)
-    ]
-    found = [calls[call_id] for call_id in dict.fromkeys(early)]
-    return [message for call in found if call.message is not None for message in (*call.said, call.message)]
+        if step.kind in CALL_KINDS and step.number > after and (before is None or step.number < before)
+    )
+    found: list[dict[str, Any]] = []
+    for call in (calls[call_id] for call_id in called):
+        if call.place is not None:
+            found.append(call.place.message(call.call))
+        if call.message is not None:
+            found += [*call.said, call.message]
+    return found

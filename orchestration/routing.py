@@ -5,6 +5,7 @@ from __future__ import annotations
 from channels.routing import URLRouter
 from django.urls import re_path
 
+from orchestration.approval_consumers import ApprovalConsumer, ApprovalsConsumer
 from orchestration.consumers import CancelConsumer, EventsConsumer, NoSuchAddressConsumer, RunEventsConsumer
 from orchestration.engine import Engine
 from orchestration.thread_consumers import (
@@ -21,6 +22,7 @@ from orchestration.thread_consumers import (
 # Ids are any visible ASCII characters, "/" among them: a pattern ends with what follows the id.
 _RUN = r"runs/(?P<run_id>[\x21-\x7e]{1,128})"
 _THREAD = r"(?P<thread_id>[\x21-\x7e]{1,128})"
+_APPROVAL = r"approvals/(?P<approval_id>[0-9a-fA-F-]{1,64})"
 _AGENT = r"agent/(?P<agent>[-a-zA-Z0-9_]{1,64})"
 
 
@@ -32,6 +34,8 @@ def agui_router(engine: Engine) -> URLRouter:
             re_path(r"^ag-ui/events$", EventsConsumer.as_asgi(engine=engine)),
             re_path(rf"{run}/events$", RunEventsConsumer.as_asgi(engine=engine)),
             re_path(rf"{run}/cancel$", CancelConsumer.as_asgi(engine=engine)),
+            re_path(r"^ag-ui/approvals$", ApprovalsConsumer.as_asgi(engine=engine)),
+            re_path(rf"^ag-ui/{_APPROVAL}$", ApprovalConsumer.as_asgi(engine=engine)),
             re_path(r"^ag-ui/info$", InfoConsumer.as_asgi(engine=engine)),
             re_path(rf"^ag-ui/{_AGENT}/run$", AgentRunConsumer.as_asgi(engine=engine)),
             re_path(rf"^ag-ui/{_AGENT}/connect$", AgentConnectConsumer.as_asgi(engine=engine)),
@@ -62,6 +66,7 @@ def playground_router(engine: Engine) -> URLRouter:
             re_path(rf"^playground/{_RUN}/cancel$", CancelConsumer.as_asgi(engine=engine)),
             re_path(rf"^playground/{_AGENT}/run$", AgentRunConsumer.as_asgi(engine=engine)),
             re_path(rf"^playground/{_AGENT}/connect$", AgentConnectConsumer.as_asgi(engine=engine)),
+            re_path(rf"^playground/{_APPROVAL}$", ApprovalConsumer.as_asgi(engine=engine)),
             re_path(r"^playground/threads$", ThreadsConsumer.as_asgi(engine=engine)),
             re_path(r"", NoSuchAddressConsumer.as_asgi(engine=engine)),
         ]

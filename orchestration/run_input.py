@@ -120,9 +120,9 @@ def parse_run_input(body: bytes) -> RunInput:
     if raw.parent_run_id is not None:
         _require_public_id(raw.parent_run_id, "parentRunId")
     for name, value in (("state", raw.state), ("forwardedProps", raw.forwarded_props)):
-        _require_plain(value, name)
+        require_plain(value, name)
     for index, entry in enumerate(raw.resume or ()):
-        _require_plain(entry.payload, f"resume[{index}].payload")
+        require_plain(entry.payload, f"resume[{index}].payload")
     if len(raw.messages) > MAX_MESSAGES:
         raise Problem("invalid_input", f"At most {MAX_MESSAGES} messages are taken.", field="messages")
     return RunInput(
@@ -192,7 +192,7 @@ def _require_public_id(value: str, where: str) -> None:
         raise Problem("invalid_input", "Expected 1 to 128 visible ASCII characters.", field=where)
 
 
-def _require_plain(value: Any, root: str, path: str = "", depth: int = 0) -> None:
+def require_plain(value: Any, root: str, path: str = "", depth: int = 0) -> None:
     """Refuse what JSON libraries and PostgreSQL treat differently: deep nesting, and whole numbers of more than 64 bits."""
     if depth > MAX_DEPTH:
         raise Problem("invalid_input", f"At most {MAX_DEPTH} levels of nesting are taken.", field=root)
@@ -200,10 +200,10 @@ def _require_plain(value: Any, root: str, path: str = "", depth: int = 0) -> Non
         raise Problem("invalid_input", "Whole numbers of more than 64 bits are not taken.", field=root + path)
     if isinstance(value, dict):
         for key, item in value.items():
-            _require_plain(item, root, f"{path}.{key}", depth + 1)
+            require_plain(item, root, f"{path}.{key}", depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _require_plain(item, root, f"{path}[{index}]", depth + 1)
+            require_plain(item, root, f"{path}[{index}]", depth + 1)
 
 
 def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
@@ -220,7 +220,7 @@ def _frontend_tools(tools: list[FrontendTool]) -> list[FrontendTool]:
             raise Problem("invalid_input", "Another tool has this name.", field=f"tools[{index}].name")
         if tool.parameters is not None and not isinstance(tool.parameters, dict):
             raise Problem("invalid_input", "Expected a JSON Schema object.", field=f"tools[{index}].parameters")
-        _require_plain(tool.parameters, f"tools[{index}].parameters")
+        require_plain(tool.parameters, f"tools[{index}].parameters")
     return tools
 
 
@@ -251,10 +251,10 @@ def _content(message: _Message, where: str) -> Any:
     if isinstance(content, dict):
         if message.role != "activity":
             raise Problem("invalid_input", "Expected text or a list of parts.", field=f"{where}.content")
-        _require_plain(content, f"{where}.content")
+        require_plain(content, f"{where}.content")
         return content
     if isinstance(content, list):
-        _require_plain(content, f"{where}.content")
+        require_plain(content, f"{where}.content")
         return [_part(part, f"{where}.content[{index}]") for index, part in enumerate(content)]
     return content
 

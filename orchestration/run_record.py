@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +12,14 @@ from agentbackend.foundation.identifiers import uuid7
 from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import events as ev
 from orchestration.journal import RunJournal
-from orchestration.run_task import Conversation, RunTask, Totals
+from orchestration.run_task import Conversation, RunLimits, RunTask, Totals
+from orchestration.shared_state import SharedState
 
 
 @dataclass(slots=True)
 class RunRecord:
-    """One run as this process carries it out. `results`: the results of tool calls so far, as messages by the calls' ids."""
+    """One run as this process carries it out. `results`: the results of tool calls so far, as messages by the calls' ids;
+    `holds_budgets`: something is reserved for it that its end gives back."""
 
     task: RunTask
     journal: RunJournal
@@ -24,13 +27,33 @@ class RunRecord:
     totals: Totals = field(init=False)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     open_steps: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    limits: RunLimits | None = None
+    holds_budgets: bool = False
+    shared_state: SharedState = field(init=False)
     _step_number: int = 0
+    _began_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         point = self.task.resume
         self.totals = Totals.at(point)
         self.conversation = Conversation.of(self.task)
+        self.holds_budgets = self.task.holds_budgets
         self._step_number = point.last_step_number if point else 0
+        self.shared_state = _shared_state(self.task, self.journal)
+
+    def limits_left(self) -> dict[str, Any]:
+        """What the run may still use, as the model is told it."""
+        if self.limits is None:
+            return {}
+        return {
+            "model_turns": max(0, self.limits.max_iterations - self.totals.turns),
+            "seconds": max(0, round(self.limits.max_seconds - self.seconds)),
+        }
+
+    @property
+    def seconds(self) -> float:
+        """How long this process has carried out the run."""
+        return time.monotonic() - self._began_at
 
     @property
     def target(self) -> Target:
@@ -96,3 +119,12 @@ class RunRecord:
             trace_id=self.task.trace_id,
             details=details,
         )
+
+
+def _shared_state(task: RunTask, journal: RunJournal) -> SharedState:
+    """The state as the run's readers hold it; before it has told anything, the client's own or the thread's."""
+    log = task.resume.log if task.resume else None
+    if log is not None and log.state is not ev.UNSET:
+        return SharedState(log.state, journal.emit, told=True, changed=True)
+    given = task.run_input.state
+    return SharedState(given if given not in (None, {}) else task.thread_state, journal.emit)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -11,17 +14,36 @@ from orchestration import events as ev
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision
 from orchestration.model_port import Usage
-from orchestration.resuming import ResumePoint
+from orchestration.resuming import ResumePoint, StoredStep, spent_by
 from orchestration.run_input import RunInput
+
+_NEAR = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What one run may use: model turns, bytes of events, seconds (for each process that carries it out)."""
+    """What one run may use: model turns, bytes of events, seconds (for each process that carries it out).
+
+    `approval_seconds`: how long its questions wait where the tool does not say.
+    """
 
     max_iterations: int
     max_bytes: int
     max_seconds: float
+    approval_seconds: int = 0
+
+    def near(self, *, turns: int, size: int, seconds: float) -> str:
+        """The limit that leaves room for one more model turn only, if any: `max_iterations`, `max_bytes` or `max_seconds`.
+
+        Before its first turn a run is near to none.
+        """
+        if not turns:
+            return ""
+        if turns == self.max_iterations - 1:
+            return "max_iterations"
+        if size > self.max_bytes * _NEAR:
+            return "max_bytes"
+        return "max_seconds" if seconds > self.max_seconds * _NEAR else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +52,7 @@ class RunTask:
 
     `refusal`: a guardrail policy does not let the input pass, so no model is asked (`screening.GuardrailViolationError`).
     `decisions`: answers to what earlier runs of the thread had asked. `resume`: where to go on; None for a run that begins.
+    `holds_budgets`: something is reserved for it that its end must give back.
     """
 
     id: UUID
@@ -48,6 +71,7 @@ class RunTask:
     refusal: dict[str, Any] | None = None
     decisions: tuple[Decision, ...] = ()
     resume: ResumePoint | None = None
+    holds_budgets: bool = False
 
 
 class RunCancelledError(Exception):
@@ -74,45 +98,69 @@ class AnswerStoppedError(Exception):
 
 @dataclass(slots=True)
 class Totals:
-    """Model turns and tokens of a run, over all processes that carried it out."""
+    """Model turns of a run, their tokens by provider and model, and their cost in US dollars, over all processes that carried it out.
+
+    `cost` None: not known, because a model that was used has no price. `model`: the provider and name of the one that answered last.
+    """
 
     turns: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cached_input_tokens: int = 0
+    by_model: dict[tuple[str, str], Usage] = field(default_factory=dict)
+    cost: Decimal | None = Decimal(0)
+    model: tuple[str, str] | None = None
 
     @classmethod
     def at(cls, point: ResumePoint | None) -> Totals:
         """What a run begins with: nothing, or what its predecessors used."""
         totals = cls(turns=point.turns if point else 0)
-        for usage in point.usage if point else ():
-            totals.add(Usage(**usage))
+        totals._add_details(point.spent if point else ())
         return totals
 
-    def add(self, usage: Usage | None) -> None:
-        """Count a model turn's tokens."""
-        if usage is None:
-            return
-        self.input_tokens += usage.input_tokens
-        self.output_tokens += usage.output_tokens
-        self.reasoning_tokens += usage.reasoning_tokens
-        self.cached_input_tokens += usage.cached_input_tokens
+    @classmethod
+    def of_steps(cls, steps: Iterable[StoredStep]) -> Totals:
+        """What a run has used by its steps, whatever else can be read of it."""
+        totals = cls()
+        with suppress(KeyError, TypeError, ValueError, ArithmeticError):
+            totals._add_details(spent_by(steps))
+        return totals
 
-    def as_usage(self, model: str) -> list[ev.TokenUsage] | ev.UnsetType:
-        """The protocol's usage; UNSET when nothing was counted."""
-        if not self.input_tokens and not self.output_tokens:
-            return ev.UNSET
-        return [
-            ev.TokenUsage(
-                model=model,
-                input_tokens=self.input_tokens,
-                output_tokens=self.output_tokens,
-                total_tokens=self.input_tokens + self.output_tokens,
-                reasoning_tokens=self.reasoning_tokens or ev.UNSET,
-                cached_input_tokens=self.cached_input_tokens or ev.UNSET,
-            )
-        ]
+    def _add_details(self, details: Iterable[dict[str, Any]]) -> None:
+        for detail in details:
+            cost = None if detail.get("cost") is None else Decimal(detail["cost"])
+            self.add(detail.get("provider", ""), detail.get("model", ""), Usage(**detail["usage"]), cost)
+
+    def add(self, provider: str, model: str, usage: Usage, cost: Decimal | None) -> None:
+        """Count a model turn."""
+        self.model = (provider, model)
+        self.by_model[self.model] = self.by_model.get(self.model, Usage()) + usage
+        self.cost = None if self.cost is None or cost is None else self.cost + cost
+
+    @property
+    def input_tokens(self) -> int:
+        """Of all models."""
+        return sum(usage.input_tokens for usage in self.by_model.values())
+
+    @property
+    def output_tokens(self) -> int:
+        """Of all models."""
+        return sum(usage.output_tokens for usage in self.by_model.values())
+
+    def as_usage(self, model: str) -> list[ev.TokenUsage]:
+        """The protocol's usage, an entry for each model that was used; zeros for `model` when none was."""
+        if not self.by_model:
+            return [_token_usage("", model, Usage())]
+        return [_token_usage(provider, name, usage) for (provider, name), usage in self.by_model.items()]
+
+
+def _token_usage(provider: str, model: str, usage: Usage) -> ev.TokenUsage:
+    return ev.TokenUsage(
+        provider=provider or ev.UNSET,
+        model=model or ev.UNSET,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens or ev.UNSET,
+        cached_input_tokens=usage.cached_input_tokens or ev.UNSET,
+    )
 
 
 @dataclass(slots=True)

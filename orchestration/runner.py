@@ -21,22 +21,38 @@ from audit.entry import Outcome
 from orchestration import events as ev
 from orchestration import history
 from orchestration.acting import ToolCalls
+from orchestration.approval_audit import asked_entry, common_ids
 from orchestration.capabilities import Capabilities, capabilities_of
 from orchestration.interrupts import Question
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort
+from orchestration.model_providers.catalogue import ModelCatalogue
+from orchestration.model_providers.names import ModelName
 from orchestration.model_turn import StreamedTurn
 from orchestration.resuming import RECOVERED_EVENT, ResumePoint
 from orchestration.run_record import RunRecord
 from orchestration.run_task import AnswerStoppedError, RunCancelledError, RunLimits, RunReleasedError, RunTask
 from orchestration.screening import refuse_input
+from orchestration.spending import Spending
 from orchestration.thinking import ModelTurns, check_finish
 
 logger = logging.getLogger(__name__)
 
-_STOPPED_TEXT = (
-    "I stopped here: this took {turns} steps, which is as many as one answer may take. Ask me to go on if that helps."
+_STOPPED_TEXTS = {
+    "max_iterations": "I stopped here: this took {turns} steps, which is as many as one answer may take. Ask me to go on if that "
+    "helps.",
+    "max_seconds": "I stopped here: the time that one answer may take is nearly over. Ask me to go on if that helps.",
+    "max_bytes": "I stopped here: this answer is nearly as large as one may be. Ask me to go on if that helps.",
+}
+_LIMITS = {
+    "max_iterations": "it has taken as many model turns as it may",
+    "max_seconds": "its time is nearly over",
+    "max_bytes": "it is nearly as large as it may be",
+}
+_LAST_TURN_NOTE = (
+    "This is the last turn of this run: {limit}. No tool can be called any more. Answer the user now with what you have, and say "
+    "plainly what is missing and what did not work."
 )
 
 
@@ -49,15 +65,18 @@ class Runner:
     lease: Lease
     model_port: ModelPort
     limits: RunLimits
+    models: ModelCatalogue
     stop_reason: BaseException | None = None
     _record: RunRecord = field(init=False)
+    _spending: Spending = field(init=False)
     _model_turns: ModelTurns = field(init=False)
     _tool_calls: ToolCalls = field(init=False)
 
     def __post_init__(self) -> None:
-        self._record = RunRecord(self.task, self.journal)
-        self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits)
-        self._tool_calls = ToolCalls(self._record, self.lease, self._goes_on_elsewhere)
+        self._record = RunRecord(self.task, self.journal, limits=self.limits)
+        self._spending = Spending(self._record, self.models)
+        self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits, self._spending)
+        self._tool_calls = ToolCalls(self._record, self.lease, self.limits.approval_seconds, self._goes_on_elsewhere)
 
     async def execute(self) -> None:
         """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""
@@ -122,9 +141,15 @@ class Runner:
     async def _take_turns(self, capabilities: Capabilities) -> None:
         """Think and act in turn, beginning with the turn whose calls a predecessor may not have made."""
         turn = self.task.resume.turn if self.task.resume else None
-        if turn is not None:
+        if turn is not None and self.task.resume is not None:
             check_finish(turn)
+            if self.task.resume.turn_limit:
+                await self._finish_at_limit(self.task.resume.turn_limit, turn, capabilities)
+                return
         while turn is not None or self._record.totals.turns < self.limits.max_iterations:
+            if turn is None and (limit := self._near_limit()):
+                await self._answer_at_limit(limit, capabilities)
+                return
             turn = turn or await self._model_turns.think(capabilities)
             if not turn.tool_calls:
                 await self._finish_answered(turn)
@@ -137,8 +162,35 @@ class Runner:
                 await self._finish_pending(pending)
                 return
             turn = None
+        raise self._stop_at("max_iterations")
+
+    # --- limits
+
+    def _near_limit(self) -> str:
+        record = self._record
+        return self.limits.near(turns=record.totals.turns, size=self.journal.bytes, seconds=record.seconds)
+
+    async def _answer_at_limit(self, limit: str, capabilities: Capabilities) -> None:
+        """Have the model answer with what it has. Where it fails to, the user is told by us; raises AnswerStoppedError then."""
+        note = _LAST_TURN_NOTE.format(limit=_LIMITS[limit])
+        try:
+            turn = await self._model_turns.think(capabilities, limit=limit, note=note)
+        except (ModelError, Problem) as error:
+            logger.warning("the model gave no last answer at a limit", extra={"limit": limit, "reason": str(error)})
+            raise self._stop_at(limit) from error
+        await self._finish_at_limit(limit, turn, capabilities)
+
+    async def _finish_at_limit(self, limit: str, turn: StreamedTurn, capabilities: Capabilities) -> None:
+        if turn.tool_calls:
+            await self._tool_calls.refuse(turn, capabilities)
+            raise self._stop_at(limit)
+        result = self._stop_at(limit).result
+        await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason=limit)
+
+    def _stop_at(self, limit: str) -> AnswerStoppedError:
+        """The end at a limit, in our own words."""
         turns = self._record.totals.turns
-        raise AnswerStoppedError("max_iterations", _STOPPED_TEXT.format(turns=turns), iterations=turns)
+        return AnswerStoppedError(limit, _STOPPED_TEXTS[limit].format(turns=turns), iterations=turns)
 
     # --- the beginning
 
@@ -164,9 +216,7 @@ class Runner:
         )
         if not self.task.client_agrees:
             self.journal.emit(ev.MessagesSnapshot(messages=self._record.conversation.all()))
-        state = given.state if given.state not in (None, {}) else self.task.thread_state
-        if state not in (None, {}):
-            self.journal.emit(ev.StateSnapshot(snapshot=state))
+        self._record.shared_state.open()
 
     def _reopen(self, point: ResumePoint) -> None:
         """Say that the run goes on elsewhere, which messages are void, close what was open, and restate what holds."""
@@ -194,6 +244,9 @@ class Runner:
     async def _finish_interrupted(self, questions: Sequence[Question]) -> None:
         """A person must decide: the run ends, and the thread's next run brings the answers."""
         self.journal.interrupted(self.task.thread_id, questions)
+        ids = common_ids(self.task.id, self.task.thread_id, self.task.request_id, self.task.trace_id)
+        for question in questions:
+            self.journal.audit(asked_entry(question, actor=self.task.actor, **ids))
         outcome = {"type": "interrupt", "interrupts": [question.as_interrupt() for question in questions]}
         await self._finish("interrupted", outcome, actions.RUN_INTERRUPTED)
 
@@ -254,21 +307,25 @@ class Runner:
     def _end_rows(self, status: str, outcome: dict[str, Any] | None, code: str = "", message: str = "") -> None:
         now = datetime.now(UTC)
         metrics.runs_ended.labels(status=status).inc()
+        self._spending.release()
         conversation, totals = self._record.conversation, self._record.totals
         tokens = sum(history.estimate_tokens(added) for added in conversation.added)
         self.journal.turn_ended(
             response=conversation.response, messages=conversation.added, token_estimate=tokens, at=now
         )
+        if self._record.shared_state.changed:
+            self.journal.state_changed(self.task.thread_id, self._record.shared_state.value)
         self.journal.run_ended(
             {
                 "status": status,
                 "outcome": None if outcome is None else ev.as_json(outcome),
                 "error_code": code,
                 "error_message": message,
-                "model": self.task.model,
+                "model": str(ModelName(*totals.model)) if totals.model else self.task.model,
                 "model_turns": totals.turns,
                 "input_tokens": totals.input_tokens,
                 "output_tokens": totals.output_tokens,
+                "cost": totals.cost,
                 "last_seq": self.journal.last_seq,
                 "event_bytes": self.journal.bytes,
                 "finished_at": now,

@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 from psycopg import errors as pg_errors
 
-from agentbackend.foundation.database import Database
+from agentbackend.foundation.database import Connection, Database
 from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.problems import Problem
 from agentbackend.foundation.writer import Unit
@@ -23,6 +23,7 @@ from audit.entry import AuditEntry
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision, OpenInterrupt
 from orchestration.run_input import RunInput, stored_input
+from tools.governance.budget_ledger import Admission
 
 MAX_HISTORY_TURNS = 200
 JOURNAL_VERSION = 2
@@ -32,8 +33,11 @@ QUEUED_SECONDS = 30.0
 
 _THREAD_SELECT = """
 SELECT thread.id, thread.owner_id, thread.agent_id, thread.state, active.public_id,
-    (SELECT json_agg(json_build_array(i.id, i.detail) ORDER BY i.id) FROM orchestration_interrupt AS i
-     WHERE i.thread_id = thread.id AND i.status = 'open')
+    (SELECT json_agg(json_build_object('id', i.id, 'detail', i.detail, 'status', i.status, 'decision', i.decision,
+        'decider', i.decider, 'approver_role', i.approver_role, 'expires_at', i.expires_at, 'decided_by', i.decided_by,
+        'decided_at', i.decided_at) ORDER BY i.id)
+     FROM orchestration_interrupt AS i WHERE i.thread_id = thread.id
+         AND (i.status = 'open' OR (i.status = 'expired' AND i.carried_out_in_id IS NULL)))
 FROM orchestration_thread AS thread
 LEFT JOIN orchestration_run AS active ON active.thread_id = thread.id AND active.status IN ('queued', 'running')
 WHERE thread.tenant = %s AND thread.public_id = %s
@@ -55,10 +59,15 @@ run AS (
 )
 INSERT INTO conversation_turns (id, thread_id, run_id, position, user_message, messages)
 """
+_LOCK_QUESTIONS = """
+SELECT id::text, status = 'expired', status = 'open' AND decided_at IS NOT NULL FROM orchestration_interrupt
+WHERE id = ANY(%s::uuid[]) AND (status = 'open' OR (status = 'expired' AND carried_out_in_id IS NULL)) ORDER BY id FOR UPDATE
+"""
 _DECIDE = """
-UPDATE orchestration_interrupt AS i SET status = d.status, decision = d.decision,
-    decided_by = COALESCE(NULLIF(decided_by, ''), %s), decided_at = COALESCE(decided_at, now())
-FROM unnest(%s::uuid[], %s::text[], %s::jsonb[]) AS d(id, status, decision) WHERE i.id = d.id AND i.status = 'open'
+UPDATE orchestration_interrupt AS i SET status = d.status, carried_out_in_id = %s,
+    decision = CASE WHEN i.decided_at IS NULL THEN d.decision ELSE i.decision END,
+    decided_by = COALESCE(NULLIF(i.decided_by, ''), d.decided_by), decided_at = COALESCE(i.decided_at, now())
+FROM unnest(%s::uuid[], %s::text[], %s::jsonb[], %s::text[]) AS d(id, status, decision, decided_by) WHERE i.id = d.id
 """
 _FIRST_RUN = f"""
 WITH thread AS (
@@ -75,6 +84,10 @@ WITH thread AS (
 SELECT %(turn_id)s, %(thread_id)s, %(run_id)s, COALESCE(max(position), 0) + 1, %(user_message)s, %(messages)s
 FROM conversation_turns WHERE thread_id = %(thread_id)s
 """  # noqa: S608 - constants of this module
+
+
+class QuestionsChangedError(Exception):
+    """A question was decided, or expired, between the look at it and the run that was to carry out something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +165,7 @@ async def view_thread(database: Database, actor: Actor, public_id: str) -> Threa
     if owner_id != actor.id:
         raise Problem("not_found", "There is no such thread.")
     messages = [message for (turn,) in reversed(history) for message in turn]
-    open_interrupts = [OpenInterrupt.of(key, detail) for key, detail in asked or ()]
+    open_interrupts = [OpenInterrupt.of(row) for row in asked or ()]
     return ThreadView(thread_id, state, messages, active_run, open_interrupts)
 
 
@@ -168,44 +181,67 @@ async def standing_thread(database: Database, actor: Actor, standing_key: str) -
 
 
 async def create_run(
-    database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
+    database: Database,
+    new: NewRun,
+    thread_id: UUID | None,
+    entries: Callable[[UUID, UUID], Sequence[AuditEntry]],
+    admission: Admission | None = None,
 ) -> StartedRun:
     """Store the thread (when `thread_id` is None), the run, its turn and the audit entries in one transaction.
 
-    `entries` makes the audit entries from the ids of run and thread. Raises Problem `thread_busy` or `run_exists`.
+    `entries` makes the audit entries from the ids of run and thread; `admission`: the budgets that the run is counted under. Raises
+    Problem `thread_busy` or `run_exists`, OverBudgetError, and QuestionsChangedError when the decisions no longer fit what is open.
     """
     try:
-        return await _create_run(database, new, thread_id, entries)
+        return await _create_run(database, new, thread_id, entries, admission)
     except pg_errors.UniqueViolation as error:
         if error.diag.constraint_name == "one_standing_thread":  # made by another request in the same moment
-            return await create_run(database, replace(new, standing_key=None), thread_id, entries)
+            return await create_run(database, replace(new, standing_key=None), thread_id, entries, admission)
         raise _conflict(error, new) from error
 
 
 async def _create_run(
-    database: Database, new: NewRun, thread_id: UUID | None, entries: Callable[[UUID, UUID], Sequence[AuditEntry]]
+    database: Database,
+    new: NewRun,
+    thread_id: UUID | None,
+    entries: Callable[[UUID, UUID], Sequence[AuditEntry]],
+    admission: Admission | None,
 ) -> StartedRun:
     run_id, known_thread_id = uuid7(), thread_id or uuid7()
     audit_unit = Unit()
     for entry in entries(run_id, known_thread_id):
         audit_rows.add_to(audit_unit, entry)
     statement = _FIRST_RUN if thread_id is None else _NEXT_RUN
-    async with database.connection() as connection, connection.pipeline():
-        await connection.execute(statement, _columns(new, run_id, known_thread_id))
+    async with database.connection() as connection:
         if new.decisions:
-            await connection.execute(_DECIDE, _decided(new))
-        for audit_statement, parameters in audit_unit.statements():
-            await connection.execute(audit_statement, parameters)
-        await connection.commit()
+            await _hold_questions(connection, new.decisions)
+        async with connection.pipeline():
+            if admission is not None:
+                await admission.take(connection, run_id)
+            await connection.execute(statement, _columns(new, run_id, known_thread_id))
+            if new.decisions:
+                await connection.execute(_DECIDE, _decided(new, run_id))
+            for audit_statement, parameters in audit_unit.statements():
+                await connection.execute(audit_statement, parameters)
+            await connection.commit()
     return StartedRun(run_id, known_thread_id, 0 if new.background else 1)
 
 
-def _decided(new: NewRun) -> tuple[Any, ...]:
+async def _hold_questions(connection: Connection, decisions: Sequence[Decision]) -> None:
+    """Nobody else decides from here on; raises QuestionsChangedError when somebody has."""
+    cursor = await connection.execute(_LOCK_QUESTIONS, ([decision.interrupt_id for decision in decisions],))
+    found = {key: (expired, decided) for key, expired, decided in await cursor.fetchall()}
+    if any(found.get(decision.interrupt_id) != decision.seen for decision in decisions):
+        raise QuestionsChangedError
+
+
+def _decided(new: NewRun, run_id: UUID) -> tuple[Any, ...]:
     return (
-        new.actor.id,
+        run_id,
         [decision.interrupt_id for decision in new.decisions],
-        ["resolved" if decision.approved else "cancelled" for decision in new.decisions],
-        [orjson.dumps({"approved": decision.approved}).decode() for decision in new.decisions],
+        [decision.verdict.status for decision in new.decisions],
+        [orjson.dumps(decision.stored_answer()).decode() for decision in new.decisions],
+        [decision.decided_by for decision in new.decisions],
     )
 
 
@@ -301,6 +337,17 @@ async def read_events(database: Database, run_id: UUID, after: int, limit_rows: 
         (run_id, after, limit_rows),
     )
     return [(row[0], bytes(row[1])) for row in rows]
+
+
+async def not_going_on(database: Database, run_ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these runs have ended, or are gone."""
+    if not run_ids:
+        return []
+    rows = await database.fetch_all(
+        "SELECT id FROM orchestration_run WHERE id = ANY(%s) AND status IN ('queued', 'running')", (list(run_ids),)
+    )
+    going_on = {row[0] for row in rows}
+    return [run_id for run_id in run_ids if run_id not in going_on]
 
 
 async def request_cancel(database: Database, actor: Actor, run_id: UUID) -> bool:

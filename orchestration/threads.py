@@ -47,8 +47,9 @@ SELECT {_COLUMNS}, thread.state {_FROM} WHERE thread.tenant = %s AND thread.owne
 _MESSAGES = "SELECT messages FROM conversation_turns WHERE thread_id = %s ORDER BY position DESC LIMIT %s"
 _LAST_RUN = """
 SELECT run.id, run.public_id, %s, run.status, run.last_seq,
-    CASE WHEN run.status = 'interrupted' AND EXISTS (SELECT FROM orchestration_interrupt AS asked
-        WHERE asked.run_id = run.id AND asked.status = 'open') THEN run.outcome END
+    CASE WHEN run.status = 'interrupted' THEN run.outcome END,
+    ARRAY(SELECT asked.id::text FROM orchestration_interrupt AS asked WHERE asked.run_id = run.id AND asked.status = 'open'
+        AND asked.decided_at IS NULL AND (asked.expires_at IS NULL OR asked.expires_at > now()))
 FROM orchestration_run AS run WHERE run.thread_id = %s ORDER BY run.id DESC LIMIT 1
 """
 _EVENTS = """
@@ -131,7 +132,13 @@ async def read_thread(database: Database, actor: Actor, public_id: str) -> Threa
             messages = [message for (turn,) in reversed(await turns.fetchall()) for message in turn]
             run = await runs.fetchone()
     last_run = None if run is None else RunReference(*run[:5])
-    return ThreadDetail(summary, state, messages, last_run, run[5] if run else None)
+    return ThreadDetail(summary, state, messages, last_run, _still_asked(run[5], run[6]) if run else None)
+
+
+def _still_asked(outcome: dict[str, Any] | None, waiting: Sequence[str]) -> dict[str, Any] | None:
+    """An interrupted run's outcome with the questions that still wait for an answer; None when none does."""
+    asked = [interrupt for interrupt in (outcome or {}).get("interrupts", ()) if interrupt["id"] in waiting]
+    return {"type": "interrupt", "interrupts": asked} if asked else None
 
 
 async def read_thread_events(database: Database, actor: Actor, public_id: str) -> list[dict[str, Any]]:

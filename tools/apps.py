@@ -23,5 +23,6 @@ class ToolsConfig(AppConfig):
         # by name: they need the models, which this module is too early for
         import_module("tools.documents.kinds")
         import_module("tools.documents.guardrails")
+        import_module("tools.documents.budgets")
         import_module("tools.stored_credentials")
         post_migrate.connect(import_string("tools.seed.seed_after_migrate"), sender=self, dispatch_uid="tools.seed")

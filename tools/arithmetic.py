@@ -16,7 +16,7 @@ from __future__ import annotations
 import decimal
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -54,14 +54,17 @@ class _Token:
     position: int
 
 
-def calculate(expression: str) -> str:
+def calculate(expression: str, values: Mapping[str, float] | None = None) -> str:
     """The value in decimal digits: whole numbers in full, others with SHOWN_DIGITS significant digits.
+
+    `values`: what names in the expression stand for; functions keep their names.
 
     Raises ArithmeticProblem.
     """
     if len(expression) > MAX_LENGTH:
         raise ArithmeticProblem(f"it is longer than {MAX_LENGTH} characters.")
-    return _written(_Parser(list(_tokens(expression.translate(_ALIASES)))).whole())
+    named = {name: _number(str(value).lstrip("-")) * (-1 if value < 0 else 1) for name, value in (values or {}).items()}
+    return _written(_Parser(list(_tokens(expression.translate(_ALIASES))), named).whole())
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -87,7 +90,8 @@ def _unreadable(text: str, position: int) -> str:
 class _Parser:
     """Reads and calculates in one go; `_depth` counts what is open."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[_Token], named: Mapping[str, Fraction]) -> None:
+        self._named = named
         self._tokens = tokens
         self._next = 0
         self._depth = 0
@@ -153,6 +157,8 @@ class _Parser:
             return _number(token.text)
         if token.kind == "name":
             self._next += 1
+            if token.text in self._named and token.text not in _FUNCTIONS:
+                return self._named[token.text]
             return _call(token.text, self._arguments)
         if not self._take("("):
             raise self._unexpected("a number is missing" if token.kind in ("end", "sign") else "")

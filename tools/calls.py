@@ -9,6 +9,7 @@ from uuid import UUID
 
 from audit.actor import Actor
 from audit.entry import AuditEntry
+from tools.governance.approvals import Approval
 
 
 class Recorder(Protocol):
@@ -42,10 +43,39 @@ class ToolOutcome(StrEnum):
     NEEDS_APPROVAL = "needs_approval"
     MISSING_CREDENTIAL = "missing_credential"
     RATE_LIMITED = "rate_limited"
+    OVER_BUDGET = "over_budget"
     TIMED_OUT = "timed_out"
     FAILED = "failed"
     WITHHELD = "withheld"
     """It was made, and a guardrail policy withholds what came of it."""
+
+
+class FailureKind(StrEnum):
+    """What kind of failure a call met, so that whoever made it can decide what to do next."""
+
+    BAD_ARGUMENTS = "bad_arguments"
+    REFUSED = "refused"
+    NOT_FOUND = "not_found"
+    TIMEOUT = "timeout"
+    UPSTREAM_ERROR = "upstream_error"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    NEEDS_APPROVAL = "needs_approval"
+    REPEATED = "repeated"
+
+
+_KINDS = {
+    ToolOutcome.UNKNOWN_TOOL: FailureKind.NOT_FOUND,
+    ToolOutcome.DISABLED: FailureKind.UNAVAILABLE,
+    ToolOutcome.DENIED: FailureKind.REFUSED,
+    ToolOutcome.INVALID_ARGUMENTS: FailureKind.BAD_ARGUMENTS,
+    ToolOutcome.NEEDS_APPROVAL: FailureKind.NEEDS_APPROVAL,
+    ToolOutcome.MISSING_CREDENTIAL: FailureKind.UNAVAILABLE,
+    ToolOutcome.RATE_LIMITED: FailureKind.RATE_LIMITED,
+    ToolOutcome.OVER_BUDGET: FailureKind.RATE_LIMITED,
+    ToolOutcome.TIMED_OUT: FailureKind.TIMEOUT,
+    ToolOutcome.WITHHELD: FailureKind.REFUSED,
+}
 
 
 class SideEffects(StrEnum):
@@ -98,9 +128,9 @@ class CallContext:
     """For whom and for what a call is made.
 
     `allowed_tools` narrows the registry to an agent's tools; None is all of it. `origin` says who calls: `run`, `mcp`, or `test`
-    (the console). `approved`: a person has said yes to this very call. `allow_disabled`: a tool that is switched off may be
-    called all the same, which only a console test may. `progress` is told how far a long call is. `guardrails`: the policies that the
-    agent names; those that apply everywhere always do.
+    (the console); `agent` is the slug of the agent whose run calls. `approval`: a person's yes, which the door holds against the call.
+    `allow_disabled`: a tool that is switched off may be called all the same, which only a console test may. `progress` is told how far
+    a long call is. `guardrails`: the policies that the agent names; those that apply everywhere always do.
     """
 
     actor: Actor
@@ -111,7 +141,8 @@ class CallContext:
     request_id: str = ""
     trace_id: str = ""
     origin: str = "run"
-    approved: bool = False
+    agent: str = ""
+    approval: Approval | None = None
     allow_disabled: bool = False
     progress: ProgressListener | None = None
     guardrails: frozenset[str] | None = None
@@ -122,7 +153,8 @@ class ToolResult:
     """What came of a call. `content` is the text for the model (bounded); `value` the same before it became text.
 
     `policy_version`: of the guardrail policy that refused the call or withholds its result. `details["guardrails"]`: what policies found,
-    masked.
+    masked. `details["approval"]` of a call that NEEDS_APPROVAL is the `ApprovalRequest`: what a person has to say yes to.
+    `failure_kind` is what the tool itself says of its failure; `kind` is that, or what the outcome says.
     """
 
     outcome: ToolOutcome
@@ -137,8 +169,14 @@ class ToolResult:
     retry_after_seconds: float = 0.0
     policy_version: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    failure_kind: FailureKind | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the tool did what was asked."""
         return self.outcome is ToolOutcome.OK
+
+    @property
+    def kind(self) -> FailureKind:
+        """What kind of failure this is (of a call that failed)."""
+        return self.failure_kind or _KINDS.get(self.outcome, FailureKind.UPSTREAM_ERROR)

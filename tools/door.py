@@ -1,7 +1,7 @@
 """The one door: every tool call goes through `call_tool`, whoever makes it.
 
 The order: known? given to this agent? switched on? role and deny rules? rate limit? arguments, and do guardrail
-policies let them pass, do they fit, are they allowed to this role? a person's approval? credentials? Then the
+policies let them pass, do they fit, are they allowed to this role? a person's approval, of this very call? credentials? budgets? Then the
 permission is recorded and committed, and only then the tool is executed (or a kept result taken). Guardrail policies
 see the result before anybody else does; what came of it is recorded after. A refusal is recorded, too, and told to the
 model with what would help. Nothing is executed that cannot be recorded: what the recorder raises passes through.
@@ -34,6 +34,9 @@ from tools.call_screening import CallScreening, arguments_withheld, refusal_text
 from tools.call_slots import CallSlots, NoSlotError
 from tools.calls import CallContext, ProgressListener, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.credentials import Credentials, MissingCredentialError
+from tools.governance.approvals import ApprovalRequest, Binding, digest_of_arguments
+from tools.governance.budget_ledger import ledger
+from tools.governance.budgets import OverBudgetError
 from tools.governance.findings import as_details
 from tools.governance.findings import count as count_findings
 from tools.governance.findings import entries as finding_entries
@@ -49,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ARGUMENT_BYTES: Final = 64 * 1024
 MAX_MESSAGE_LENGTH: Final = 2000
+SOON_SECONDS: Final = 60.0
+"""A budget that renews within this time makes a call worth repeating in the same conversation."""
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 _grown_pause = wait_exponential(multiplier=0.1, max=10)
@@ -67,10 +72,12 @@ class Refusal(Exception):
         retryable: bool = False,
         note: str = "",
         retry_after_seconds: float = 0.0,
+        approval: ApprovalRequest | None = None,
         policy_version: str = "",
     ) -> None:
         self.policy_version = policy_version
         self.retry_after_seconds = retry_after_seconds
+        self.approval = approval
         self.outcome = outcome
         self.reason = reason
         self.message = message
@@ -116,11 +123,14 @@ async def call_tool(call: ToolCall, context: CallContext, *, registry: ToolRegis
         await _within_rate(tool, context.actor)
         arguments = await _read_arguments(passing, tool)
         _check_allowed(snapshot, tool, context.actor, arguments)
-        _check_approved(passing, tool)
+        _check_approved(passing, tool, arguments)
         credentials = _credentials(tool, snapshot)
+        await _within_budget(snapshot, context)
     except Refusal as refusal:
         return _counted(passing, await _refuse(passing, refusal))
-    details = {"arguments": arguments, "uses": list(credentials), "approved": context.approved, "enabled": tool.enabled}
+    details = {"arguments": arguments, "uses": list(credentials), "enabled": tool.enabled}
+    if context.approval is not None:
+        details["approval"] = context.approval.as_details()
     await _record(passing, actions.TOOL_ALLOWED, reason=decision.reason_code, details=details)
     result = await _kept_or_executed(passing, snapshot, tool, arguments, credentials)
     result = await passing.screening.result(result, tool.definition.name)
@@ -216,12 +226,129 @@ def _check_allowed(snapshot: Snapshot, tool: RegisteredTool, actor: Actor, argum
         raise Refusal(ToolOutcome.DENIED, "argument_rule", message)
 
 
-def _check_approved(passing: _Passing, tool: RegisteredTool) -> None:
-    asking = passing.screening.asking
-    if (tool.approval_required or asking) and not passing.context.approved:
-        message = f"A person must approve each call of the tool {tool.definition.name}."
-        version = asking[0] if asking else ""
-        raise Refusal(ToolOutcome.NEEDS_APPROVAL, "approval_required", message, policy_version=version)
+def approval_request(
+    tool: RegisteredTool, actor: Actor, arguments: Any, *, policy_versions: tuple[str, ...] = (), because: str = ""
+) -> ApprovalRequest:
+    """What a person is asked about this call. `policy_versions`: of the policies that ask, beside the tool itself."""
+    definition = tool.definition
+    binding = Binding(
+        tenant=actor.tenant,
+        actor_id=actor.id,
+        tool=definition.name,
+        tool_version=definition.version,
+        tool_digest=definition.digest,
+        arguments_digest=digest_of_arguments(arguments),
+        policy_versions=(*((tool.policy_version,) if tool.approval_required else ()), *policy_versions),
+    )
+    return ApprovalRequest(binding, tool.approval_by, tool.approver_role, tool.approval_expires_seconds, because)
+
+
+def _check_approved(passing: _Passing, tool: RegisteredTool, arguments: dict[str, Any]) -> None:
+    """Whether a person has said yes to this very call, where its tool, or one of these policies, wants that."""
+    context = passing.context
+    asking = tuple(passing.screening.asking)
+    request = approval_request(tool, context.actor, arguments, policy_versions=asking)
+    approval = context.approval
+    if approval is None:
+        if request.binding.policy_versions:
+            raise _needs_approval(context, request, asking)
+        return
+    if approval.has_expired():
+        message = (
+            f"A person had approved this call of {tool.definition.name}, but the approval expired before the call could be "
+            "made, so it was not made. Call the tool again if it is still wanted: a person is then asked again."
+        )
+        raise Refusal(ToolOutcome.DENIED, "approval_expired", message)
+    because = approval.unfit(request.binding)
+    if because:
+        raise _needs_approval(context, replace(request, because=because), asking)
+
+
+def _needs_approval(context: CallContext, request: ApprovalRequest, asking: tuple[str, ...]) -> Refusal:
+    message = f"A person must approve each call of the tool {request.binding.tool}."
+    if request.because:
+        message = f"{request.because} A person is asked again about this call of the tool {request.binding.tool}."
+    if context.origin != "run":
+        message += " Nobody can be asked from here: an agent of this service that calls the tool in a run asks for it."
+    reason = "approval_unfit" if request.because else "approval_required"
+    version = asking[0] if asking else ""
+    return Refusal(ToolOutcome.NEEDS_APPROVAL, reason, message, approval=request, policy_version=version)
+
+
+class _NoRecorder:
+    """Of a call that is only judged there is nothing to record."""
+
+    async def record(self, entry: AuditEntry) -> None:
+        raise NotImplementedError
+
+    def note(self, entry: AuditEntry) -> None:
+        raise NotImplementedError
+
+
+async def refused_before_approval(
+    call: ToolCall,
+    actor: Actor,
+    *,
+    allowed_tools: frozenset[str] | None = None,
+    guardrails: frozenset[str] | None = None,
+    registry: ToolRegistry = registry,
+) -> Refusal | None:
+    """Why this call could not be made even if a person approves it; nothing is executed, recorded or counted.
+
+    For arguments that a person has edited: what the door would refuse is said at once.
+    """
+    snapshot = await registry.snapshot()
+    passing = await _only_judged(call, actor, registry, allowed_tools, guardrails)
+    try:
+        tool, _ = _permitted(passing, snapshot)
+        _check_allowed(snapshot, tool, actor, await _read_arguments(passing, tool))
+    except Refusal as refusal:
+        return refusal
+    return None
+
+
+async def request_for(
+    call: ToolCall, actor: Actor, *, guardrails: frozenset[str] | None = None, registry: ToolRegistry = registry
+) -> ApprovalRequest | None:
+    """What a person is asked about this call as the registry is now; None when there is no such tool, or its arguments do not fit."""
+    tool = (await registry.snapshot()).tools.get(call.name)
+    if tool is None:
+        return None
+    passing = await _only_judged(call, actor, registry, None, guardrails)
+    try:
+        arguments = await _read_arguments(passing, tool)
+    except Refusal:
+        return None
+    return approval_request(tool, actor, arguments, policy_versions=tuple(passing.screening.asking))
+
+
+async def _only_judged(
+    call: ToolCall,
+    actor: Actor,
+    registry: ToolRegistry,
+    allowed_tools: frozenset[str] | None,
+    guardrails: frozenset[str] | None,
+) -> _Passing:
+    context = CallContext(actor=actor, recorder=_NoRecorder(), allowed_tools=allowed_tools, guardrails=guardrails)
+    screen = await registry.screen(guardrails, snapshot=await registry.snapshot())
+    return _Passing(call, context, time.monotonic(), CallScreening(screen))
+
+
+async def _within_budget(snapshot: Snapshot, context: CallContext) -> None:
+    """Count the call, last of all: what is refused for another reason is not counted. A trial in the console is nobody's call."""
+    if not snapshot.budgets or context.origin == "test":
+        return
+    try:
+        await ledger.use_tool_call(context.agent, context.actor, snapshot)
+    except OverBudgetError as over:
+        raise Refusal(
+            ToolOutcome.OVER_BUDGET,
+            "over_budget",
+            str(over),
+            retryable=over.seconds <= SOON_SECONDS,
+            retry_after_seconds=over.retry_after,
+            policy_version=over.rule.policy_version,
+        ) from over
 
 
 def _credentials(tool: RegisteredTool, snapshot: Snapshot) -> Credentials:
@@ -280,7 +407,7 @@ async def _execute_now(
     except ToolError as error:
         message = _bounded(credentials.hide(error.message))
         failed = _failed(passing, ToolOutcome.FAILED, message, retryable=error.retryable)
-        return replace(failed, retry_after_seconds=error.retry_after_seconds)
+        return replace(failed, retry_after_seconds=error.retry_after_seconds, failure_kind=error.kind)
     except TimeoutError as error:
         if limit.expired():
             return _failed(passing, ToolOutcome.TIMED_OUT, _late(tool), retryable=_may_repeat(tool))
@@ -397,7 +524,9 @@ def _failed(passing: _Passing, outcome: ToolOutcome, message: str, *, retryable:
 # --- recording
 
 
-_POLICY_OUTCOMES = frozenset({ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED})
+_POLICY_OUTCOMES = frozenset(
+    {ToolOutcome.UNKNOWN_TOOL, ToolOutcome.DISABLED, ToolOutcome.DENIED, ToolOutcome.OVER_BUDGET}
+)
 
 
 async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
@@ -411,6 +540,8 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
     if not passing.screened:
         arguments = passing.screening.recordable(_bounded(passing.call.arguments))
     details = {"arguments": arguments, "message": refusal.message, "note": refusal.note}
+    if refusal.approval is not None:
+        details["binding"] = refusal.approval.binding.as_document()
     if refusal.outcome is ToolOutcome.NEEDS_APPROVAL:
         await _record(passing, actions.TOOL_APPROVAL_ASKED, reason=refusal.reason, details=details)
     elif refusal.outcome in _POLICY_OUTCOMES:
@@ -420,7 +551,11 @@ async def _refuse(passing: _Passing, refusal: Refusal) -> ToolResult:
         await _record(passing, actions.TOOL_FAILED, Outcome.FAILURE, refusal.reason, details)
     failed = _failed(passing, refusal.outcome, refusal.message, retryable=refusal.retryable)
     _note_findings(passing)
-    found = {"guardrails": as_details(passing.screening.findings)} if passing.screening.findings else {}
+    found: dict[str, Any] = {}
+    if passing.screening.findings:
+        found["guardrails"] = as_details(passing.screening.findings)
+    if refusal.approval is not None:
+        found["approval"] = refusal.approval
     return replace(
         failed,
         retry_after_seconds=refusal.retry_after_seconds,

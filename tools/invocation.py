@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from audit.actor import Actor
-from tools.calls import ProgressListener, SideEffects
+from tools.calls import FailureKind, ProgressListener, SideEffects
 from tools.credentials import Credentials
 
 
@@ -15,11 +15,20 @@ class ToolError(Exception):
     """A tool cannot do what was asked; the text is shown to the model and to the user.
 
     Write what went wrong and what would help. `retryable` says that the same call may succeed in a moment, and
-    `retry_after_seconds` that it cannot before; the door repeats it where the tool allows that and time is left.
+    `retry_after_seconds` that it cannot before; the door repeats it where the tool allows that and time is left. `kind` says
+    what went wrong, for whoever decides what to do next; without one it is an error of what stands behind the tool.
     """
 
-    def __init__(self, message: str, *, retryable: bool = False, retry_after_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after_seconds: float = 0.0,
+        kind: FailureKind | None = None,
+    ) -> None:
         self.message = message
+        self.kind = kind
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
         super().__init__(message)

@@ -1,5 +1,5 @@
-"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, servers, sealed credentials and
-guardrail policies.
+"""The registry as the run path sees it: a snapshot of tools, pinned versions, roles, rules, budgets, servers, sealed
+credentials and guardrail policies.
 
 At most once a second a look at the revision (one row) tells whether the snapshot is still true; only then is it
 read again. So a change reaches every process within a second, and no connection is held in between.
@@ -23,6 +23,8 @@ from psycopg_pool import PoolTimeout
 from agentbackend.foundation.database import Database, database
 from audit.actor import Actor
 from tools.calls import CacheScope, RateLimitScope, SideEffects, ToolDefinition
+from tools.governance.approvals import Decider
+from tools.governance.budgets import BudgetRule, rule_from
 from tools.governance.conditions import ArgumentCondition, Unfit, first_unfit
 from tools.governance.roles import Decision, Deny, Inheritance, may_use
 from tools.governance.screens import PolicyNames, RegisteredPolicy, Screen, Screens, registered_policy
@@ -50,6 +52,9 @@ class RegisteredTool:
     output_limit_bytes: int
     max_retries: int
     approval_required: bool
+    approval_by: Decider
+    approver_role: str
+    approval_expires_seconds: int
     cache_seconds: int
     cache_scope: CacheScope
     rate_limit: str
@@ -89,6 +94,7 @@ class Snapshot:
     vault: Mapping[str, Sealed]
     servers: Mapping[str, RegisteredServer]
     policies: Mapping[str, RegisteredPolicy]
+    budgets: tuple[BudgetRule, ...] = ()
 
     def decide(self, actor: Actor, tool: RegisteredTool) -> Decision:
         """Whether this caller's role may use the tool."""
@@ -199,6 +205,7 @@ class ToolRegistry:
                 vault={name: Sealed(kid, bytes(sealed)) for name, kid, sealed in await rows(_VAULT)},
                 servers=[RegisteredServer(*row) for row in await rows(_SERVERS)],
                 policies=[registered_policy(*row) for row in await rows(_POLICIES)],
+                budgets=_budgets(await rows(_BUDGETS)),
             )
 
 
@@ -222,6 +229,18 @@ def _condition(role: str, schema: Any, reason: str) -> ArgumentCondition:
         return ArgumentCondition(role, b"false", reason)
 
 
+def _budgets(rows: list[Any]) -> tuple[BudgetRule, ...]:
+    """The budgets that are on. A budget that cannot be read takes no call down with it: forms let none in."""
+    found = []
+    for row in rows:
+        values = dict(zip(_BUDGET_COLUMNS, row, strict=True))
+        try:
+            found.append(rule_from(values))
+        except ValueError:
+            logger.exception("a budget cannot be read and does not count", extra={"budget": values["name"]})
+    return tuple(found)
+
+
 def _snapshot(
     revision: int,
     *,
@@ -232,6 +251,7 @@ def _snapshot(
     vault: dict[str, Sealed],
     servers: list[RegisteredServer],
     policies: list[RegisteredPolicy],
+    budgets: tuple[BudgetRule, ...],
 ) -> Snapshot:
     for_all = denies.get(None, [])
     readable: dict[str, RegisteredTool] = {}
@@ -248,6 +268,7 @@ def _snapshot(
         vault=vault,
         servers={server.name: server for server in servers},
         policies={found.policy.name: found for found in policies},
+        budgets=budgets,
     )
 
 
@@ -280,6 +301,9 @@ def _registered(
         output_limit_bytes=values["output_limit_bytes"],
         max_retries=values["max_retries"],
         approval_required=values["approval_required"],
+        approval_by=Decider(values["approval_by"]),
+        approver_role=values["approver_role"],
+        approval_expires_seconds=values["approval_expires_seconds"],
         cache_seconds=values["cache_seconds"],
         cache_scope=CacheScope(values["cache_scope"]),
         rate_limit=values["rate_limit"],
@@ -294,7 +318,8 @@ _REVISION = "SELECT coalesce(max(revision), 0) FROM tools_registryrevision"
 _OF_VERSION = (
     "id", "number", "digest", "title", "description", "input_schema", "output_schema", "side_effects", "handler_type",
     "handler", "required_credentials", "required_role", "timeout_seconds", "output_limit_bytes", "max_retries",
-    "approval_required", "cache_seconds", "cache_scope", "rate_limit", "rate_limit_scope", "max_concurrent",
+    "approval_required", "approval_by", "approver_role", "approval_expires_seconds", "cache_seconds", "cache_scope",
+    "rate_limit", "rate_limit_scope", "max_concurrent",
 )  # fmt: skip
 _COLUMNS = ("name", "enabled", *_OF_VERSION)
 _TOOLS = f"""
@@ -328,6 +353,11 @@ SELECT policy.name, policy.everywhere, version.number, version.digest, version.k
 FROM tools_guardrailpolicy AS policy JOIN tools_guardrailpolicyversion AS version ON version.id = policy.current_version_id
 WHERE policy.enabled ORDER BY policy.name COLLATE "C"
 """
+
+_BUDGET_COLUMNS = ("id", "name", "agent", "role", "user_id", "each_user", "what", "limit", "period")
+_BUDGETS = f"""
+SELECT {", ".join(f'"{column}"' for column in _BUDGET_COLUMNS)} FROM tools_budget WHERE enabled ORDER BY name
+"""  # noqa: S608 - constants
 
 registry = ToolRegistry(database)
 """The process's registry, on the process's pool."""

@@ -5,6 +5,7 @@ Nothing is ever fetched: a reference out of the schema is refused. Patterns run 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -64,6 +65,46 @@ def problems(schema: bytes, value: object) -> list[str]:
     if compiled.validator.is_valid(value):
         return []
     return _each_fault(compiled, value) if steps <= _MAX_STEPS_OF_TELLING else _parts_at_the_top(compiled, value)
+
+
+_SEEN_WITHOUT_VALUES: Final = frozenset(
+    {
+        "type",
+        "required",
+        "additionalProperties",
+        "propertyNames",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+    }
+)
+_DEPENDS_ON_OTHERS: Final = frozenset({"if", "then", "else", "not", "dependentSchemas", "anyOf", "oneOf", "contains"})
+
+
+def problems_around(schema: bytes, value: object, unknown: Sequence[tuple[str | int, ...]]) -> list[str]:
+    """What does not fit whatever the values at the paths `unknown` turn out to be; less than `problems` says when all is known.
+
+    At those places anything may stand in `value`. A value that is too large to be checked counts as one that fits.
+    """
+    compiled = _compiled(schema)
+    if compiled.steps_for(value) > _MAX_STEPS_OF_TELLING:
+        return []
+    told: list[str] = []
+    for error in compiled.validator.iter_errors(value):
+        if _is_certain(tuple(error.instance_path), error.schema_path, unknown):
+            told.append(f"{_path(error.instance_path)}: {_shortened(error.message)}")
+        if len(told) == MAX_PROBLEMS_TOLD:
+            break
+    return told
+
+
+def _is_certain(at: tuple[str | int, ...], keywords: list[str | int], unknown: Sequence[tuple[str | int, ...]]) -> bool:
+    """Whether a fault stands whatever the unknown values are."""
+    if any(at[: len(path)] == path for path in unknown) or not _DEPENDS_ON_OTHERS.isdisjoint(keywords[:-1]):
+        return False
+    holds_unknown = any(path[: len(at)] == at for path in unknown)
+    return not holds_unknown or keywords[-1] in _SEEN_WITHOUT_VALUES
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ class CredentialState:
 
 
 def credential_states(names: Iterable[str] | None = None) -> list[CredentialState]:
-    """All that are stored or required, by name, or those that are named: three queries."""
+    """All that are stored or required, by name, or those that are named; a few queries."""
     chosen = None if names is None else set(names)
     rows = StoredCredential.objects.all() if chosen is None else StoredCredential.objects.filter(name__in=chosen)
     stored = {credential.name: credential for credential in rows}
@@ -156,8 +156,16 @@ def credential_states(names: Iterable[str] | None = None) -> list[CredentialStat
     return [_state(name, stored.get(name), users.get(name, [])) for name in wanted]
 
 
+_other_users: list[Callable[[], Iterable[tuple[str, str]]]] = []
+
+
+def add_users_of_credentials(users: Callable[[], Iterable[tuple[str, str]]]) -> None:
+    """Rooms above this one say what else names credentials, when their app is ready: pairs of (user, credential)."""
+    _other_users.append(users)
+
+
 def users_of_credentials() -> dict[str, list[str]]:
-    """Which tools and servers name which credential: `{"API_KEY": ["weather_tool", "server docs"]}`."""
+    """Which tools, servers and others name which credential: `{"API_KEY": ["weather_tool", "server docs"]}`."""
     users: dict[str, list[str]] = {}
     tools = Tool.objects.filter(current_version__isnull=False).order_by("name")
     for tool, names in tools.values_list("name", "current_version__required_credentials"):
@@ -165,6 +173,9 @@ def users_of_credentials() -> dict[str, list[str]]:
             users.setdefault(name, []).append(tool)
     for server, name in RemoteServer.objects.exclude(credential="").order_by("name").values_list("name", "credential"):
         users.setdefault(name, []).append(f"server {server}")
+    for others in _other_users:
+        for user, name in others():
+            users.setdefault(name, []).append(user)
     return users
 
 

@@ -7,6 +7,7 @@ anybody is offered it. Who may change a tool may try it, and nobody else: the ch
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 from asgiref.sync import async_to_sync
@@ -18,7 +19,8 @@ from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.writer import UnitRejectedError, WriterStoppedError
 from audit.actor import Actor
 from tools.calls import CallContext, ToolCall, ToolResult
-from tools.door import call_tool
+from tools.door import call_tool, request_for
+from tools.governance.approvals import Approval
 from tools.process import NotConfiguredError, recorder
 from tools.registry import registry
 
@@ -40,7 +42,6 @@ def try_tool(name: str, arguments: str, *, by: Actor, role: str, request_id: str
             recorder=recorder(),
             request_id=request_id,
             origin="test",
-            approved=True,
             allow_disabled=True,
         )
         _let_go_of_the_database()
@@ -53,6 +54,10 @@ def try_tool(name: str, arguments: str, *, by: Actor, role: str, request_id: str
 
 async def _call(call: ToolCall, context: CallContext) -> ToolResult:
     registry.expire()  # what was saved a moment ago is what is tried
+    request = await request_for(call, context.actor)
+    if request is not None:  # who tries it approves it by trying
+        approval = Approval(request.binding, interrupt_id="", decided_by=context.actor.id, decided_at=datetime.now(UTC))
+        context = replace(context, approval=approval)
     return await call_tool(call, context)
 
 

@@ -22,6 +22,7 @@ from audit.actor import Actor
 from audit.entry import Target
 from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
+from tools.governance.approvals import Decider
 from tools.governance.rate_limits import RateLimitFormatError, read_limit
 from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.json_values import same_json
@@ -50,6 +51,9 @@ class Definition:
     output_limit_bytes: int = 32 * 1024
     max_retries: int = 0
     approval_required: bool = False
+    approval_by: str = Decider.ASKER.value
+    approver_role: str = ""
+    approval_expires_seconds: int = 0
     cache_seconds: int = 0
     cache_scope: str = CacheScope.USER.value
     rate_limit: str = ""
@@ -91,6 +95,7 @@ def check_definition(definition: Definition) -> None:
         ("output_schema", _schema_problem(definition.output_schema, of_object=False)),
         ("handler", _handler_problem(definition)),
         ("required_role", _role_problem(definition.required_role)),
+        ("approver_role", _approver_problem(definition)),
         ("max_retries", _retries_problem(definition)),
         ("cache_seconds", _cache_problem(definition)),
         ("rate_limit", _rate_problem(definition.rate_limit)),
@@ -230,6 +235,12 @@ def _role_problem(role: str) -> str:
     if role and not re.fullmatch(ROLE_NAME_PATTERN, role):
         return f"{role!r} is not the name of a role."
     return ""
+
+
+def _approver_problem(definition: Definition) -> str:
+    if definition.approver_role and definition.approval_by != Decider.SOMEONE_ELSE:
+        return "A role decides only where someone else than the asker must: choose that, or leave the role empty."
+    return _role_problem(definition.approver_role)
 
 
 def _cache_problem(definition: Definition) -> str:

@@ -61,7 +61,9 @@ class DiscoveryPage(UnfoldModelAdminViewMixin, TemplateView):
 
     def get_context_data(self, **options: Any) -> dict[str, Any]:
         context: dict[str, Any] = super().get_context_data()
-        return {**context, "form": SearchForm(), "search": None, **options}
+        search: Search | None = options.get("search")
+        may_import = search is not None and any(one.can_be_imported for one in search.candidates)
+        return {**context, "form": SearchForm(), "search": None, "may_import": may_import, **options}
 
     def post(self, request: HttpRequest, **options: Any) -> HttpResponse:
         """Look, or import what was ticked."""

@@ -53,6 +53,12 @@ class RemoteAgentForm(DocumentForm):
     class Meta:
         model = RemoteAgent
         fields = ("name", *_WRITTEN_HERE)
+        labels = {
+            "card_url": "Address of its card",
+            "key_set_url": "Address of the key set",
+            "timeout_seconds": "Seconds for a task",
+            "trusted_ca": "Trusted authorities",
+        }
 
     def document_name(self) -> str:
         name: str = self.cleaned_data["name"] if self.instance._state.adding else self.instance.name

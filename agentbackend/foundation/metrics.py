@@ -22,8 +22,20 @@ leases_lost = Counter(
 )
 
 # model
-model_turns = Counter("agentbackend_model_turns_total", "Model turns, by `ok` or the error's code.", ["outcome"])
-model_tokens = Counter("agentbackend_model_tokens_total", "Tokens as the model's provider counts them.", ["kind"])
+model_turns = Counter(
+    "agentbackend_model_turns_total", "Model turns, by `ok` or the error's code.", ["outcome", "provider", "model"]
+)
+model_tokens = Counter(
+    "agentbackend_model_tokens_total",
+    "Tokens as the model's provider counts them, or as they are estimated where it does not.",
+    ["kind", "provider", "model"],
+)
+model_failures = Counter(
+    "agentbackend_model_failures_total",
+    "Models that failed before their first byte, whether or not another one answered.",
+    ["provider", "model", "code"],
+)
+budget_refusals = Counter("agentbackend_budget_refusals_total", "What did not fit into a budget.", ["what"])
 
 # tools
 tool_calls = Counter(
@@ -73,3 +85,22 @@ writer_pending = Gauge("agentbackend_writer_pending_units", "Units that wait for
 writer_lag_seconds = Gauge("agentbackend_writer_lag_seconds", "Age of the oldest unit that is not committed.")
 pool_connections = Gauge("agentbackend_pool_connections", "Connections of the asynchronous pool.", ["state"])
 pool_waiting = Gauge("agentbackend_pool_requests_waiting", "Requests that wait for a connection.")
+
+MOST_MODELS = 100
+_models: set[tuple[str, str]] = set()
+
+
+def model_labels(provider: str, model: str) -> dict[str, str]:
+    """Labels of a model. Operators name them, so they are few; beyond the first hundred of a process they share one."""
+    pair = (provider[:64], model[:100])
+    if pair in _models or len(_models) < MOST_MODELS:
+        _models.add(pair)
+        return {"provider": pair[0], "model": pair[1]}
+    return {"provider": "(other)", "model": "(other)"}
+
+
+def count_tokens(provider: str, model: str, read: int, written: int) -> None:
+    """Count the tokens of a model turn."""
+    labels = model_labels(provider, model)
+    model_tokens.labels(kind="input", **labels).inc(read)
+    model_tokens.labels(kind="output", **labels).inc(written)

@@ -108,6 +108,15 @@ def update_rows(
     return RowKind(f"{table} (update)", (*key, *columns), statement, order)
 
 
+def changed_rows(
+    name: str, columns: dict[str, str], statement: str, *, order: int = 0, fence_table: str = "orchestration_run"
+) -> RowKind:
+    """A kind of row with a statement of its own, which can be repeated: `{rows}` stands for the rows as the table `u`, `{held}`
+    for the condition that whoever writes them still holds their run."""
+    written = statement.format(rows=_unnest(columns), held=_held(fence_table))
+    return RowKind(name, tuple(columns), written, order)
+
+
 def _unnest(columns: dict[str, str]) -> str:
     arrays = ", ".join(f"%b::{kind}[]" for kind in columns.values())
     return f"unnest(%b::uuid[], %b::bigint[], {arrays}) AS u(held_run, held_fence, {', '.join(columns)})"

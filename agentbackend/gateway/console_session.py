@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit
-from uuid import NAMESPACE_URL, uuid5
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from channels.auth import AuthMiddlewareStack
@@ -21,6 +20,7 @@ from agentbackend.gateway.authentication import Application, Observer, Scope, cl
 from agentbackend.gateway.body import ClientGoneError, read_body, replaying
 from agentbackend.gateway.headers import RequestHeaders, read_headers, read_request_id
 from audit.actor import Actor
+from audit.console_actor import caller_id
 
 PLAYGROUND_PERMISSION = "orchestration.use_playground"
 
@@ -80,8 +80,9 @@ async def console_actor(user: AbstractUser | AnonymousUser) -> Actor:
     if not user.is_authenticated or not user.is_active or not await user.ahas_perm(PLAYGROUND_PERMISSION):
         raise Problem("unauthenticated", "Sign in to the console with an account that may use the playground.")
     return Actor(
-        id=str(uuid5(NAMESPACE_URL, f"console:{user.pk}")),
+        id=caller_id(user),
         kind="console",
         role="admin" if user.is_superuser else "user",
+        email=user.email,
         authenticated_by="console_session",
     )

@@ -117,7 +117,7 @@ class StepInline(TabularInline):
 class RunAdmin(ReadOnlyAdmin):
     """The list of runs and the page of one."""
 
-    list_display = ("name", "state", "short_owner", "agent", "model", "tokens", "took", "created")
+    list_display = ("name", "state", "short_owner", "agent", "model", "tokens", "price", "took", "created")
     list_filter = (StatusFilter, AgentFilter, PeriodFilter)
     list_select_related = ("agent",)
     identifiers = ("public_id", "owner_id")
@@ -133,7 +133,7 @@ class RunAdmin(ReadOnlyAdmin):
             "Figures",
             {
                 "fields": (
-                    ("model_turns", "tokens", "took"),
+                    ("model_turns", "tokens", "price", "took"),
                     ("created", "started", "finished"),
                     ("last_seq", "event_bytes"),
                     ("request_id", "trace_id"),
@@ -151,7 +151,7 @@ class RunAdmin(ReadOnlyAdmin):
         ),
     )  # fmt: skip
     readonly_fields = (
-        "state", "owner", "tokens", "took", "created", "started", "finished", "conversation_link", "audit", "result",
+        "state", "owner", "tokens", "price", "took", "created", "started", "finished", "conversation_link", "audit", "result",
         "said", "log", "lease_end", "cancelled_at",
     )  # fmt: skip
 
@@ -198,6 +198,12 @@ class RunAdmin(ReadOnlyAdmin):
     @display(description="Tokens in / out")
     def tokens(self, run: Run) -> str:
         return f"{run.input_tokens:,} / {run.output_tokens:,}"
+
+    @display(description="Cost (USD)")
+    def price(self, run: Run) -> str:
+        if run.cost is not None:
+            return f"{run.cost.normalize():f}"
+        return "not known" if run.is_terminal and run.model_turns else ""
 
     @display(description="Duration")
     def took(self, run: Run) -> str:

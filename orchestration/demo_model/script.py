@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from orchestration.demo_model import planning
 from orchestration.demo_model.intents import Wish, wishes
 
 INTRODUCTION = "(I am the scripted demo model: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one.) "
@@ -61,6 +62,8 @@ def answer(request: dict[str, Any]) -> Answer:
     said = _SAY.search(text)
     if said:
         return _said(_object(said["said"]), messages)
+    if planning.concerns(text):
+        return _planned(text, messages, request)
     call = _CALL.search(text)
     if call:
         return _called(call["tool"], call["arguments"] or "{}", messages)
@@ -109,6 +112,10 @@ def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: 
         return Answer(" ".join(f"word{index}" for index in range(1, _SLOW_TOKENS + 1)), delay=(number or 200) / 1000)
     if name == "loop":
         return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
+    if name == "loop politely" and request.get("tool_choice") == "none":
+        return Answer(_opening(messages) + "I was told to stop, so this is what I have: 1+1 = 2.")
+    if name == "loop politely":
+        return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
     if name == "bad arguments":
         return _bad_arguments(messages)
     return _scripted("", messages, _offered(request))
@@ -139,6 +146,19 @@ def _said(wanted: dict[str, Any], messages: list[dict[str, Any]]) -> Answer:
         finish_reason="tool_calls" if calls else "stop",
         delay=wanted["delay"] / 1000 if isinstance(wanted.get("delay"), int | float) else None,
     )
+
+
+def _planned(text: str, messages: list[dict[str, Any]], request: dict[str, Any]) -> Answer:
+    """Plans, calls that are repeated although they fail, and calls that are repeated because that can help."""
+    results = _results_of_this_turn(messages)
+    call = planning.next_call(text, results)
+    if call is not None and request.get("tool_choice") != "none":
+        return Answer(calls=[call], finish_reason="tool_calls")
+    told = [
+        planning.told(content) if name == planning.MAKE_PLAN else _told(name, given, content)
+        for name, given, content in results
+    ]
+    return Answer(_opening(messages) + " ".join(told or ["There is nothing to tell."]))
 
 
 def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:
@@ -197,6 +217,7 @@ def _object(text: str) -> dict[str, Any]:
 
 def _told(name: str, arguments: dict[str, Any], content: str) -> str:
     """One tool result in words."""
+    content = _failure_text(content)
     found = _object(content)
     if name == "get_weather_tool" and "temperature_c" in found:
         return f"In {found.get('location')} it is {found['temperature_c']} °C, {found.get('condition', 'as usual')}."
@@ -211,6 +232,12 @@ def _told(name: str, arguments: dict[str, Any], content: str) -> str:
     if name in _OUR_TOOLS:
         return f"That did not work: {content[:300]}"
     return f"{name or 'The tool'} answered: {content[:300]}."
+
+
+def _failure_text(content: str) -> str:
+    """The text of a failure's report; anything else as it is."""
+    error = _object(content).get("error")
+    return str(error["message"]) if isinstance(error, dict) and isinstance(error.get("message"), str) else content
 
 
 def _call(wish: Wish) -> tuple[str, str]:

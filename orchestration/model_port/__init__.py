@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 FinishReason = Literal["stop", "tool_calls", "length", "content_filter"]
@@ -15,13 +15,19 @@ FinishReason = Literal["stop", "tool_calls", "length", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One model turn, in the form of the chat-completions API."""
+    """One model turn, in the form of the chat-completions API.
+
+    `model` as agents name it: `model`, or `provider:model`. `may_be_slow`: nobody else could answer, so it is worth waiting as long as
+    the provider asks for; else a try that would have to wait is not made. `may_call`: whether it may call the tools now.
+    """
 
     model: str
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] = field(default_factory=list)
     temperature: float | None = None
     max_output_tokens: int | None = None
+    may_be_slow: bool = True
+    may_call: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,10 @@ class Usage:
     def as_dict(self) -> dict[str, int]:
         """For records."""
         return asdict(self)
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from openai import AsyncOpenAI
 from openai._constants import RAW_RESPONSE_HEADER
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from agentbackend.foundation.outbound import OutboundError, OutboundRefusedError
 from orchestration.model_port import ModelError, ModelEvent, ModelRequest
 from orchestration.model_port.chunks import ChunkDecoder, interrupted
 from orchestration.model_port.deadline import Deadline
@@ -27,12 +28,13 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 LONGEST_WAIT_SECONDS = 20.0
+SHORT_WAIT_SECONDS = 1.0
 LONGEST_END_SECONDS = 1.0
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 _RAW_STREAM = {"Content-Type": "application/json", "Accept": "text/event-stream", RAW_RESPONSE_HEADER: "stream"}
 _NO_MONEY = "insufficient_quota"
 # The aiohttp transport lets some of aiohttp's own errors through, and calls a dropped connection a time-out of the connection.
-_NETWORK_ERRORS = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
+_NETWORK_ERRORS = (httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OutboundError, OSError)
 
 
 class ChatCompletions:
@@ -90,6 +92,9 @@ class ChatCompletions:
         except openai.APIStatusError as error:
             raise _translated(error) from error
         except (openai.APIError, *_NETWORK_ERRORS) as error:
+            if (refused := _cause(error, OutboundRefusedError)) is not None:
+                logger.warning("the model's address may not be reached: %s", refused)
+                raise ModelError("model_refused", "The model may not be reached from this service.") from error
             logger.warning("the model could not be reached", extra={"reason": _root_of(error)})
             raise ModelError("model_unavailable", "The model could not be reached.", retryable=True) from error
 
@@ -97,7 +102,7 @@ class ChatCompletions:
         """The opened answer; tried again while nothing of it has been read and the failure may pass."""
         attempts = AsyncRetrying(
             retry=retry_if_exception(_may_pass),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(ATTEMPTS) if request.may_be_slow else _when_it_would_wait,
             wait=_wait_seconds,
             sleep=self._sleep,
             reraise=True,
@@ -166,14 +171,19 @@ class ChatCompletions:
         yield decoder.end()
 
 
-_DISPENSABLE = ("stream_options", "max_completion_tokens")
-"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name."""
+_DISPENSABLE = ("stream_options", "max_completion_tokens", "tool_choice")
+"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name, and that no tools are
+to be called is left to what the model is told."""
 
 
 def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": True}
     if request.tools:
         parameters["tools"] = request.tools
+        if (
+            not request.may_call and "tool_choice" not in refused
+        ):  # the tools stay: a prompt cache's prefix, and calls refer to them
+            parameters["tool_choice"] = "none"
     if request.temperature is not None:
         parameters["temperature"] = request.temperature
     if request.max_output_tokens is not None:
@@ -184,7 +194,14 @@ def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any
     return parameters
 
 
+def _when_it_would_wait(state: RetryCallState) -> bool:
+    """For a model that others could stand in for: one more try, if that can be at once."""
+    return state.attempt_number >= ATTEMPTS - 1 or state.upcoming_sleep > SHORT_WAIT_SECONDS
+
+
 def _may_pass(error: BaseException) -> bool:
+    if _cause(error, OutboundRefusedError) is not None:
+        return False
     if isinstance(error, openai.APIStatusError):
         passing = error.status_code in _RETRIED_STATUSES or error.status_code >= 500
         return passing and _provider_code(error) != _NO_MONEY
@@ -209,6 +226,13 @@ def _retry_after(error: BaseException | None) -> float | None:
     with suppress(ValueError, TypeError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return None
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The cause of this kind, if there is one."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__
+    return error
 
 
 def _root_of(error: BaseException) -> str:

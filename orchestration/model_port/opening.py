@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx2
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from agentbackend.foundation.outbound import OutboundPolicy
+from agentbackend.foundation.outbound.httpx2_client import guarded_client_httpx2
 from orchestration.demo_model.transport import DemoTransport
 from orchestration.model_port import ModelPort
 from orchestration.model_port.chat_completions import ChatCompletions
+from orchestration.model_port.several import Access
 
 MAX_CONNECTIONS = 1000
 # Given always: the package would take an empty variable of the environment for an address.
@@ -43,12 +46,9 @@ def open_model_port(
 
     `prepare` is called with the HTTP client, for instrumentation; `sleep` waits between two tries.
     """
-    timeout = httpx2.Timeout(None, connect=config.connect_timeout)  # the port itself limits all other waits
     if not config.api_key and not config.base_url:
-        http_client = httpx2.AsyncClient(transport=DemoTransport(config.demo_delay_seconds), timeout=timeout)
-        _prepare(http_client, prepare)
-        client = AsyncOpenAI(api_key="demo", base_url="http://demo.invalid/v1", http_client=http_client, max_retries=0)
-        return _port(client, config, sleep)
+        return open_demo_port(config, prepare, sleep=sleep)
+    timeout = _timeout(config)
     http_client = _http_client(config, timeout)
     _prepare(http_client, prepare)
     client = AsyncOpenAI(
@@ -60,6 +60,51 @@ def open_model_port(
         max_retries=0,
     )
     return _port(client, config, sleep)
+
+
+def open_demo_port(
+    config: ModelConfig,
+    prepare: Callable[[httpx2.AsyncClient], None] | None = None,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> ModelPort:
+    """The port to the scripted demo model."""
+    http_client = httpx2.AsyncClient(transport=DemoTransport(config.demo_delay_seconds), timeout=_timeout(config))
+    _prepare(http_client, prepare)
+    client = AsyncOpenAI(api_key="demo", base_url="http://demo.invalid/v1", http_client=http_client, max_retries=0)
+    return _port(client, config, sleep)
+
+
+def open_provider_port(
+    access: Access,
+    config: ModelConfig,
+    policy: OutboundPolicy,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> ModelPort:
+    """The port to a provider that an operator added in the console: reached through the guarded client, as all such addresses are."""
+    timeout = _timeout(config)
+    http_client = guarded_client_httpx2(
+        policy, timeout=timeout, total_seconds=None, max_response_bytes=None, max_connections=MAX_CONNECTIONS
+    )
+    client = AsyncOpenAI(
+        api_key=access.key or "none",
+        base_url=access.provider.base_url,
+        http_client=http_client,
+        timeout=timeout,
+        max_retries=0,
+    )
+    limits = replace(
+        config,
+        first_token_timeout=access.provider.first_token_seconds or config.first_token_timeout,
+        idle_timeout=access.provider.idle_seconds or config.idle_timeout,
+    )
+    return _port(client, limits, sleep)
+
+
+def _timeout(config: ModelConfig) -> httpx2.Timeout:
+    """Only for the connection: the port itself limits all other waits."""
+    return httpx2.Timeout(None, connect=config.connect_timeout)
 
 
 def _prepare(client: httpx2.AsyncClient, prepare: Callable[[httpx2.AsyncClient], None] | None) -> None:

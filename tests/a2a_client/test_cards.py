@@ -11,11 +11,12 @@ import jwt
 import pytest
 from a2a.types import AgentCard
 from a2a.utils.signing import create_agent_card_signer
+from asgiref.sync import async_to_sync
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.exceptions import ValidationError
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from a2a.discovery import Refreshed, accept, find, import_agent, refresh, registered
+from a2a.discovery import Refreshed, accept, find, import_agent, refresh, refresh_all, registered
 from a2a.models import RemoteAgent, RemoteAgentHealth
 from a2a.remote_cards import digest_of
 from a2a.remote_peer import told_agent
@@ -246,6 +247,20 @@ def test_a_card_that_cannot_be_read_leaves_what_was_accepted(
     assert told in found.failure
     assert (agent.state, health(agent).failures_in_a_row) == (State.ACCEPTED, failures)
     assert told in health(agent).last_failure
+
+
+def test_the_schedule_reads_what_is_on_and_one_that_fails_keeps_nothing_from_the_others(site: Site, made: Any) -> None:
+    agent, gone, off = accepted(made(site)), made(site), accepted(made(site))
+    RemoteAgent.objects.filter(pk=gone.pk).update(card_url=f"{site.url}/gone")
+    RemoteAgent.objects.filter(pk=off.pk).update(enabled=False)
+    site.change(skills=[])
+
+    async_to_sync(refresh_all)()
+
+    for one in (agent, gone, off):
+        one.refresh_from_db()
+    assert (agent.state, gone.state, off.state) == (State.BLOCKED, State.UNKNOWN, State.ACCEPTED)
+    assert "HTTP 404" in health(gone).last_failure
 
 
 # --- signatures

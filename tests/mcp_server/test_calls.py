@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 
+from audit.actor import SYSTEM
 from audit.entry import AuditEntry
 from tests.mcp_server.support import HANDSHAKE, META_KEY, REVISIONS, STATELESS, Endpoint, GovernedTools, request
 from tests.tools.support import details, envelope, somebody
 from tools.calls import SideEffects
+from tools.changes import submit
+from tools.documents import Document
 from tools.invocation import ToolError
 
 OBJECT = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
@@ -144,6 +149,21 @@ async def test_a_caller_over_a_rate_limit_is_told_when_to_come_again(endpoint: E
     _, about = await refused(endpoint, tool, actor=actor)
     assert (about["code"], about["retryable"]) == ("rate_limited", True)
     assert 0 < about["retryAfter"] <= 3600
+
+
+async def test_a_call_over_a_budget_is_refused_and_told_when_it_renews(endpoint: Endpoint, make_tool: GovernedTools):
+    tool, actor, name = await make_tool(answer), somebody(), f"test-{uuid4().hex[:12]}"
+    spec = {"user_id": actor.id, "what": "tool_calls", "limit": 1, "period": "month"}
+    await sync_to_async(submit)(Document("Budget", name, spec), by=SYSTEM)
+    await refused(endpoint, tool, actor=actor, arguments={"no": "such"})
+    await endpoint.call(tool, actor=actor).answer()
+    text, about = await refused(endpoint, tool, actor=actor, request_id="r-budget")
+    assert (about["code"], about["retryable"]) == ("over_budget", False)
+    assert about["retryAfter"] > 0
+    assert name in text
+    assert ("tool.denied", "over_budget") in endpoint.recorded("r-budget")
+    await endpoint.call(tool, actor=somebody()).answer()
+    await sync_to_async(submit)(Document("Budget", name, None), by=SYSTEM)
 
 
 async def test_a_missing_credential_is_not_named(endpoint: Endpoint, make_tool: GovernedTools):

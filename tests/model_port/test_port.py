@@ -100,6 +100,17 @@ async def test_a_request_carries_what_was_asked_and_the_key() -> None:
     }
 
 
+async def test_a_model_that_may_not_call_tools_is_told_so_unless_its_server_does_not_know_how() -> None:
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    request = ModelRequest("some-model", REQUEST.messages, tools, may_call=False)
+    refusal = error(400, message="Unknown parameter: 'tool_choice'.")
+    async with raw_server(streams(HELLO), refusal, streams(HELLO)) as server, port_at(server.url) as port:
+        await read(port, request)
+        await read(port, request)
+    assert [received.body.get("tool_choice") for received in server.requests] == ["none", "none", None]
+    assert all(received.body["tools"] == tools for received in server.requests)
+
+
 async def test_a_stream_is_read_to_its_end_with_its_usage() -> None:
     body = (
         text("Hel") + text("lo") + chunk({}, "stop") + chunk(usage={"prompt_tokens": 3, "completion_tokens": 2}) + DONE

@@ -9,6 +9,7 @@ const agent = new HttpAgent({ url: address, threadId: crypto.randomUUID(), heade
 const seen = { events: [], runs: [], errors: [] };
 const watcher = {
   onEvent: ({ event }) => void seen.events.push(event.type),
+  onRunFinishedEvent: ({ event }) => void (seen.interrupts = event.outcome?.interrupts ?? seen.interrupts),
   onRunErrorEvent: ({ event }) => void seen.errors.push({ code: event.code, message: event.message }),
 };
 
@@ -50,6 +51,13 @@ const scenarios = {
     say("hello again");
     await run();
   },
+  async plan() {
+    agent.state = { theme: "dark" };
+    say("plan: compare the weather in London and Paris");
+    await run();
+    say("hello again");
+    await run();
+  },
   async frontendTool() {
     say("what time is it for me?");
     await run({ tools: [clock] });
@@ -63,6 +71,19 @@ const scenarios = {
     await run();
     stopsAtFirstWord.unsubscribe();
   },
+  // a call that waits for a person: approved with other arguments, in the next run's `resume`
+  async approval() {
+    say(`demo: call ${process.argv[6]} {"expression": "6*7"}`);
+    await run();
+    const asked = seen.interrupts;
+    say("hello");
+    await run(); // while a question is open the client refuses to run
+    agent.messages = agent.messages.slice(0, -1);
+    const payload = { approved: true, editedArgs: { expression: "5*5" }, reason: "smaller" };
+    await run({ resume: asked.map(({ id }) => ({ interruptId: id, status: "resolved", payload })) });
+    say("hello");
+    await run();
+  },
   async badModel() {
     say("demo: cut");
     await run();
@@ -72,5 +93,5 @@ const scenarios = {
 };
 
 await scenarios[scenario]();
-console.log(JSON.stringify({ ...seen, messages: agent.messages, threadId: agent.threadId }));
+console.log(JSON.stringify({ ...seen, messages: agent.messages, state: agent.state, threadId: agent.threadId }));
 process.exit(0);

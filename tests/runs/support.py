@@ -177,3 +177,30 @@ class Stored:
                 )
             ),
         )
+
+
+def patched(document: Any, operations: Sequence[dict[str, Any]]) -> Any:
+    """A document after JSON Patch operations (RFC 6902), as a client applies them; it is changed."""
+    for operation in operations:
+        if operation["path"] == "":
+            document = operation["value"]
+            continue
+        *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"][1:].split("/")]
+        target = document
+        for part in way:
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        if isinstance(target, list):
+            place = len(target) if last == "-" else int(last)
+            if operation["op"] == "add":
+                target.insert(place, operation["value"])
+            elif operation["op"] == "remove":
+                del target[place]
+            else:
+                target[place] = operation["value"]
+            continue
+        assert operation["op"] == "add" or last in target, f"{operation['path']} is not there"
+        if operation["op"] == "remove":
+            del target[last]
+        else:
+            target[last] = operation["value"]
+    return document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -77,6 +78,41 @@ def test_a_call_that_is_not_approved_is_not_made_and_the_model_is_told(
     [result] = events(frames, "TOOL_CALL_RESULT")
     assert "this call is not made" in result["content"]
     assert "tool.allowed" not in stored.audit(again["runId"])
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_a_plan_waits_for_the_decision_about_its_step_and_goes_on(
+    service: RunningService, guarded: str, stored: Stored, approved: bool
+) -> None:
+    caller = Caller()
+    values = {"x": {"$from": "asked"}}
+    steps = [
+        {"id": "free", "tool": "calculator_tool", "arguments": {"expression": "1+1"}},
+        {"id": "asked", "tool": guarded, "arguments": {"expression": "6*7"}},
+        {"id": "after", "tool": "calculator_tool", "arguments": {"expression": "x+1", "values": values}},
+    ]
+    wish = run_input("demo: plan " + json.dumps({"goal": "to be approved", "steps": steps}))
+    frames = service.stream(caller, "POST", "/ag-ui/events", json=wish)
+    assert_well_formed(frames, wish["runId"])
+    [interrupt] = frames[-1].event["outcome"]["interrupts"]
+    [state] = stored.values("SELECT state FROM orchestration_thread WHERE public_id = %s", wish["threadId"])
+    assert [step["status"] for step in state["plan"]["steps"]] == ["done", "waiting", "pending"]
+    assert [result["content"] for result in events(frames, "TOOL_CALL_RESULT")] == ["2"]
+
+    again = run_input("", threadId=wish["threadId"], messages=[], resume=answered(interrupt, approved=approved))
+    rest = service.stream(caller, "POST", "/ag-ui/events", json=again)
+
+    assert_well_formed(rest, again["runId"])
+    results = [result["content"] for result in events(rest, "TOOL_CALL_RESULT")]
+    assert (results[:-1] == ["42", "43"]) is approved
+    told = {step["id"]: step["status"] for step in json.loads(results[-1])["steps"]}
+    assert told == {
+        "free": "done",
+        **dict(zip(("asked", "after"), ("done", "done") if approved else ("failed", "skipped"), strict=True)),
+    }
+    assert "The plan is" in text(rest)
+    [state] = stored.values("SELECT state FROM orchestration_thread WHERE public_id = %s", wish["threadId"])
+    assert {step["id"]: step["status"] for step in state["plan"]["steps"]} == told
 
 
 def test_an_approval_is_for_one_call_only(service: RunningService, guarded: str) -> None:

@@ -8,19 +8,23 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from audit.actor import SYSTEM
 from tests.node_packages import executable, installed
 from tests.running_service import Caller, RunningService
-from tests.runs.support import Stored, eventually
+from tests.runs.support import Stored, events, eventually
+from tools.models import Tool
+from tools.versions import Definition, publish_version, switch_tool
 
 pytestmark = pytest.mark.node
 
 SOURCES = Path(__file__).resolve().parent.parent / "node"
 CLIENTS = ["client-1.0", "client-0.0"]
 
-Drive = Callable[[str, str, Caller], dict[str, Any]]
+Drive = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +38,9 @@ def drive(installed_clients: Path, service: RunningService) -> Drive:
     """Play a scenario of drive.mjs with one of the clients; what the application saw."""
     script = Path(shutil.copy(SOURCES / "drive.mjs", installed_clients))
 
-    def play(client: str, scenario: str, caller: Caller) -> dict[str, Any]:
+    def play(client: str, scenario: str, caller: Caller, *more: str) -> dict[str, Any]:
         address = f"{service.url}/ag-ui/events"
-        command = [executable("node"), str(script), client, scenario, address, caller.id]
+        command = [executable("node"), str(script), client, scenario, address, caller.id, *more]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode == 0, ended.stderr
         seen: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
@@ -90,6 +94,36 @@ def test_thoughts_before_an_answer(drive: Drive, client: str) -> None:
     assert "I thought about it" in seen["messages"][-1]["content"]
 
 
+@pytest.fixture(scope="module")
+def guarded(service: RunningService) -> str:
+    """A calculator each call of which needs a person's word; the service has seen it."""
+    tool = Tool.objects.create(name=f"guarded_{uuid4().hex[:12]}")
+    schema = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
+    definition = Definition(
+        title="Guarded", description="Calculates.", input_schema=schema, handler={"function": "calculator_tool"},
+        approval_required=True,
+    )  # fmt: skip
+    publish_version(tool, definition, by=SYSTEM)
+    switch_tool(tool, enabled=True, by=SYSTEM)
+    probe = f'demo: call {tool.name} {{"expression": "1"}}'
+    eventually(lambda: not events(service.post_run(Caller(), probe), "TOOL_CALL_RESULT"), "the service has seen it")
+    return tool.name
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_call_that_waits_for_a_person(drive: Drive, stored: Stored, guarded: str, client: str) -> None:
+    caller = Caller()
+    seen = drive(client, "approval", caller, guarded)
+    [interrupt] = seen["interrupts"]
+    assert {"id", "message", "toolCallId", "responseSchema", "expiresAt", "metadata"} <= set(interrupt)
+    assert [run["ok"] for run in seen["runs"]] == [True, False, True, True], "an open question has to be answered first"
+    results = [message for message in seen["messages"] if message["role"] == "tool"]
+    assert [result["toolCallId"] for result in results] == [interrupt["toolCallId"]]
+    assert results[0]["content"].endswith('{"expression":"5*5"}\n25')
+    assert "Hello!" in seen["messages"][-1]["content"]
+    assert stored.rows_of(caller) == (1, 3, 3)
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_two_turns_in_one_thread(drive: Drive, stored: Stored, client: str) -> None:
     caller = Caller()
@@ -99,6 +133,24 @@ def test_two_turns_in_one_thread(drive: Drive, stored: Stored, client: str) -> N
     assert "MESSAGES_SNAPSHOT" not in seen["events"], "client and server hold the same messages"
     assert "demo model" not in seen["messages"][-1]["content"], "it introduces itself once in a thread"
     assert stored.rows_of(caller) == (1, 2, 2)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_plan_and_the_next_question(drive: Drive, stored: Stored, client: str) -> None:
+    seen = drive(client, "plan", Caller())
+    assert [run["ok"] for run in seen["runs"]] == [True, True]
+    assert roles(seen) == [
+        "user", "assistant", "tool", "assistant", "tool", "assistant", "tool", "assistant", "tool", "assistant", "user",
+        "assistant",
+    ]  # fmt: skip
+    assert "MESSAGES_SNAPSHOT" not in seen["events"], "client and server hold the same messages"
+    calls = [message["toolCalls"][0]["function"]["name"] for message in seen["messages"] if message.get("toolCalls")]
+    assert calls == ["make_plan", "get_weather_tool", "get_weather_tool", "calculator_tool"]
+    assert seen["state"]["theme"] == "dark"
+    assert [step["status"] for step in seen["state"]["plan"]["steps"]] == ["done", "done", "done"]
+    assert seen["state"] in stored.values(
+        "SELECT state FROM orchestration_thread WHERE public_id = %s", seen["threadId"]
+    )
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,60 @@ def test_an_unsafe_call_becomes_a_question_and_is_made_again_when_the_user_says_
     assert (result["toolCallId"], result["content"]) == (call["toolCallId"], '{"done":"unsafe_effect_tool"}')
     assert events(rest, "TOOL_CALL_START") == []
     assert rest[-1].event["outcome"] == {"type": "success"}
-    refused = successor.client(tester).post("/ag-ui/events", json={**again, "runId": "another"})
-    assert (refused.status_code, refused.json()["field"]) == (422, "resume"), "a question is answered once"
+    repeated = successor.stream(tester, "POST", "/ag-ui/events", json={**again, "runId": f"again-{wish['runId']}"})
+    assert (events(repeated, "TOOL_CALL_RESULT"), len(effects.seen())) == ([], 2), "a question is answered once"
+    other = [{**answer, "payload": {"approved": False}}]
+    refused = successor.client(tester).post("/ag-ui/events", json={**again, "runId": "another", "resume": other})
+    assert (refused.status_code, refused.json()["code"]) == (409, "already_decided")
+
+
+@contextmanager
+def approval_needed(services: SeparateDatabase, tool: str) -> Iterator[None]:
+    """A further version of the tool is served, whose calls need a person's word; afterwards the one before is again."""
+    serve = "UPDATE tools_tool SET current_version_id = %s WHERE name = %s"
+    [before] = services.connection.execute(
+        "SELECT current_version_id FROM tools_tool WHERE name = %s", (tool,)
+    ).fetchone() or [None]
+    [guarded] = services.connection.execute(
+        "INSERT INTO tools_toolversion SELECT (jsonb_populate_record(v, jsonb_build_object('id', gen_random_uuid(), "
+        "'number', 1 + (SELECT max(number) FROM tools_toolversion WHERE tool_id = v.tool_id), 'approval_required', true))).* "
+        "FROM tools_toolversion AS v WHERE v.id = %s RETURNING id",
+        (before,),
+    ).fetchone() or [None]
+    services.connection.execute(serve, (guarded, tool))
+    try:
+        yield
+    finally:
+        services.connection.execute(serve, (before, tool))
+
+
+def test_an_approved_call_that_is_cut_off_is_asked_about_again_and_not_repeated(
+    services: SeparateDatabase, successor: RunningService, stored: Stored, tester: Caller, effects: Effects
+) -> None:
+    wish = run_input("call unsafe_effect_tool")
+    with approval_needed(services, "unsafe_effect_tool"):
+        owner = services.start()
+        asked = owner.stream(tester, "POST", "/ag-ui/events", json=wish)
+        [interrupt] = asked[-1].event["outcome"]["interrupts"]
+        assert (interrupt["metadata"]["question"], effects.seen()) == ("approval", [])
+        resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}]
+        again = run_input("", threadId=wish["threadId"], messages=[], resume=resume)
+        with owner.open_stream(tester, "POST", "/ag-ui/events", json=again) as (_, frames):
+            reader = Reader(frames)
+            eventually(effects.seen, "the approved call is under way")
+            owner.stop(signal.SIGKILL)
+            with pytest.raises(Exception):  # noqa: B017 - however the client's library says that the connection is cut
+                reader.whole()
+        effects.go_on()
+        with following(successor, tester, again["runId"], after=reader.frames[-1].number) as rest:
+            seen = list(rest)
+        [repeat] = seen[-1].event["outcome"]["interrupts"]
+        assert (repeat["metadata"]["question"], repeat["toolCallId"]) == ("repeat", interrupt["toolCallId"])
+        assert len(effects.seen()) == 1, "what a person approved once is made once"
+        with successor.client(tester) as client:
+            said = client.post(f"/ag-ui/approvals/{repeat['id']}", json={"decision": "approve"})
+        assert said.status_code == 200, said.text
+        eventually(lambda: len(effects.seen()) == 2, "it is made again once somebody has said so")
 
 
 @pytest.mark.parametrize("answered", ["declined", "passed over"])

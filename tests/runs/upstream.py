@@ -82,6 +82,8 @@ class Upstream:
             send({}, "stop")
         elif name := _tool_to_call(request["messages"]):
             function = {"name": name, "arguments": "{}"}
+            if name == "make_plan":
+                function["arguments"] = last["content"].removeprefix("call make_plan ")
             number = sum(message["role"] == "tool" for message in request["messages"]) + 1
             send({"tool_calls": [{"index": 0, "id": f"call_{number}", "type": "function", "function": function}]})
             send({}, "tool_calls")

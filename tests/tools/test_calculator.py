@@ -163,3 +163,25 @@ async def test_the_tool_tells_the_model_what_is_wrong(door: Door):
 
     assert not result.ok
     assert "divides by zero" in result.content
+
+
+@pytest.mark.parametrize(
+    ("expression", "values", "result"),
+    [
+        ("a - b", {"a": 16, "b": 12.5}, "3.5"),
+        ("-x ** 2", {"x": -3}, "-9"),
+        ("abs(t_1) * 2", {"t_1": -0.1}, "0.2"),
+        ("x", {"x": 1e-7}, "0.0000001"),
+        ("abs(abs)", {"abs": 4}, None),
+        ("a + c", {"a": 1}, None),
+        ("a b", {"a": 1, "b": 2}, None),
+    ],
+)
+def test_names_stand_for_the_numbers_that_are_given(
+    expression: str, values: dict[str, float], result: str | None
+) -> None:
+    if result is not None:
+        assert calculate(expression, values) == result
+        return
+    with pytest.raises(ArithmeticProblem):
+        calculate(expression, values)

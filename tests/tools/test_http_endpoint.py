@@ -17,10 +17,10 @@ import pytest
 from tests.foundation.loopback import Answer, Loopback, Seen, loopback
 from tests.tools.http_support import HttpToolMaker, raw_server, schema_of
 from tests.tools.support import Door, details, somebody
+from tools import json_pointer
 from tools.calls import CallContext, ToolCall, ToolOutcome, ToolResult
 from tools.door import call_tool
 from tools.handlers import HANDLERS, UnusableHandlerError
-from tools.http_endpoint import json_pointer
 
 SECRET = "s3cr3t/value+of=a credential"
 JSON = {"content-type": "application/json"}
@@ -566,6 +566,19 @@ async def test_what_a_status_means_is_told(
 
     assert (result.outcome, result.retryable) == (ToolOutcome.FAILED, retryable)
     assert told in result.content
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "bad_arguments"), (401, "refused"), (404, "not_found"), (422, "bad_arguments"), (429, "rate_limited"),
+        (500, "upstream_error"), (503, "unavailable"), (504, "timeout"),
+    ],
+)  # fmt: skip
+async def test_a_status_is_told_as_a_kind_of_failure(door: Door, make_http_tool: HttpToolMaker, status: int, kind: str):
+    result = await answered(door, make_http_tool, Answer(status, b"", {}), side_effects="idempotent")
+
+    assert result.kind == kind
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """The console's pages of this room. Django's admin finds them here."""
 
-from tools.admin import changes, credentials, guardrails, notes, registry, remote_servers, roles
+from tools.admin import budgets, changes, credentials, guardrails, notes, registry, remote_servers, roles
 
-__all__ = ["changes", "credentials", "guardrails", "notes", "registry", "remote_servers", "roles"]
+__all__ = ["budgets", "changes", "credentials", "guardrails", "notes", "registry", "remote_servers", "roles"]

@@ -23,6 +23,7 @@ from unfold.widgets import (
 from tools.admin.handler_help import HANDLER_TEMPLATES
 from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.documents import Document
+from tools.governance.approvals import Decider
 from tools.models import HandlerType, Tool, ToolVersion
 from tools.tool_changes import TOOL_KIND, check_change
 from tools.versions import Definition
@@ -119,6 +120,17 @@ class ToolForm(forms.ModelForm):
     approval_required = forms.BooleanField(
         required=False, widget=UnfoldBooleanSwitchWidget, help_text=_HELP["approval_required"]
     )
+    approval_by = forms.ChoiceField(
+        choices=[(decider.value, decider.value) for decider in Decider],
+        widget=UnfoldAdminSelectWidget,
+        help_text=_HELP["approval_by"],
+    )
+    approver_role = forms.CharField(
+        required=False, max_length=64, widget=UnfoldAdminTextInputWidget, help_text=_HELP["approver_role"]
+    )
+    approval_expires_seconds = forms.IntegerField(
+        min_value=0, widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["approval_expires_seconds"]
+    )
     cache_seconds = forms.IntegerField(
         min_value=0, widget=UnfoldAdminIntegerFieldWidget, help_text=_HELP["cache_seconds"]
     )
@@ -159,8 +171,8 @@ class ToolForm(forms.ModelForm):
         if "handler" in self.fields:  # not there for a reader
             attributes = {"data-templates": json.dumps(HANDLER_TEMPLATES), "data-templates-for": "id_handler_type"}
             self.fields["handler"].widget.attrs.update(attributes)
-        if "required_role" in self.fields:
-            self.fields["required_role"].widget.attrs["list"] = ROLE_NAMES_LIST
+        for name in {"required_role", "approver_role"} & self.fields.keys():
+            self.fields[name].widget.attrs["list"] = ROLE_NAMES_LIST
 
     def clean(self) -> dict[str, Any]:
         """Refuse what could not be called, and what would undo a version that this page did not show."""

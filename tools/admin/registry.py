@@ -104,7 +104,14 @@ class ToolAdmin(ModelAdmin):
                 "classes": ("tab",),
             },
         ),
-        ("Access", {"fields": ("required_role", "side_effects", "approval_required"), "classes": ("tab",)}),
+        ("Access", {"fields": ("required_role", "side_effects"), "classes": ("tab",)}),
+        (
+            "Approval",
+            {
+                "fields": ("approval_required", ("approval_by", "approver_role"), "approval_expires_seconds"),
+                "classes": ("tab",),
+            },
+        ),
         (
             "Limits",
             {

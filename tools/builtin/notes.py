@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from agentbackend.foundation.database import database
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 from tools.invocation import ToolError, ToolInvocation
 from tools.notes import (
     MAX_CONTENT_LENGTH,
@@ -53,14 +53,14 @@ async def get_note(title: Title, *, invocation: ToolInvocation) -> dict[str, Any
     """Find a note of the caller's; raises ToolError that names the titles there are."""
     note = await find_note(database, invocation.actor, _title(title))
     if note is None:
-        raise ToolError(await _not_found(title, invocation))
+        raise ToolError(await _not_found(title, invocation), kind=FailureKind.NOT_FOUND)
     return {"title": note.title, "content": note.content}
 
 
 def _title(text: str) -> str:
     title = " ".join(text.split())
     if not title:
-        raise ToolError("A note needs a title that is more than white space.")
+        raise ToolError("A note needs a title that is more than white space.", kind=FailureKind.BAD_ARGUMENTS)
     return title
 
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Annotated, Any, Final
 
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 from tools.invocation import ToolError, ToolInvocation
 from tools.python_functions import tool_function
 
@@ -79,7 +79,10 @@ def sample_weather(location: str) -> dict[str, Any]:
     """The same for a place every time: what a digest of its name says, around its usual temperature."""
     key = _key(location)
     if not key or key in _NOT_ON_A_MAP or not any(letter.isalpha() for letter in key):
-        raise ToolError(f"There is no weather for {location.strip()!r}: no such place was found. Try a city's name.")
+        raise ToolError(
+            f"There is no weather for {location.strip()!r}: no such place was found. Try a city's name.",
+            kind=FailureKind.NOT_FOUND,
+        )
     digest = hashlib.sha256(key.encode()).digest()
     city, country, usual = _CITIES.get(key, (location.split(",")[0].strip().title(), "", 5 + digest[4] % 23))
     temperature = usual - 3 + digest[0] % 7

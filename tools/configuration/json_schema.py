@@ -71,7 +71,8 @@ def _field(field: FieldDescription) -> dict[str, Any]:
     kind = _TYPES[field.type]
     found["type"] = [kind, "null"] if field.is_nullable else kind
     if field.choices:
-        found["enum"] = [*field.choices, *([None] if field.is_nullable else [])]
+        understood = [field.default] if field.default == "" and "" not in field.choices else []
+        found["enum"] = [*field.choices, *understood, *([None] if field.is_nullable else [])]
     if field.items is not None:
         found["items"] = {key: value for key, value in _field(field.items).items() if key != "description"}
     elif field.type is list:

@@ -54,7 +54,7 @@ class GuardrailKind:
         return {**found, "stages": stages, "settings": _arranged(found["kind"], found["settings"])}
 
     def check(self, name: str, spec: Spec) -> None:
-        """As the form does."""
+        """As the form does; but what is only switched off need not fit the rules of today."""
         if name == KEYWORDS_POLICY:
             raise ValidationError(
                 f"The policy {name!r} is set by {KEYWORDS_SETTING}: change that, and start the service again."
@@ -69,10 +69,11 @@ class GuardrailKind:
                 row.full_clean(exclude=left_out, validate_unique=False, validate_constraints=False)
             except ValidationError as error:
                 problems |= error.message_dict
-        if not problems:
-            check_rule(PolicyRule.in_spec(spec))
-            return
-        raise ValidationError(problems)
+        if problems:
+            raise ValidationError(problems)
+        rule = PolicyRule.in_spec(spec)
+        if spec["enabled"] or _rule_that_counts(name) != rule:
+            check_rule(rule)
 
     def write(self, name: str, spec: Spec, *, by: Actor, note: str) -> None:
         """A new version where the rule changes; switched on or off as it says."""
@@ -88,6 +89,11 @@ class GuardrailKind:
         """Versions are named by the audit trail, so the policy is switched off and stays."""
         policy = GuardrailPolicy.objects.get(name=name, setting="")
         describe(policy, {"enabled": False}, by=by, note=note or "No longer wanted.")
+
+
+def _rule_that_counts(name: str) -> PolicyRule | None:
+    policy = GuardrailPolicy.objects.select_related("current_version").filter(name=name).first()
+    return PolicyRule.of(policy.current_version) if policy and policy.current_version else None
 
 
 def _arranged(kind: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.credentials import name_problem
 from tools.documents.document import Spec, differences, register_kind
 from tools.documents.fields import completed
+from tools.governance.approvals import Decider
 from tools.governance.explanations import inheritance
 from tools.governance.roles import ADMIN, USER, CircularRoleError, check_inheritance
 from tools.json_values import same_json
@@ -42,6 +43,9 @@ _DEFINITION: dict[str, tuple[type, Any]] = {
     "max_retries": (int, 0),
     "required_role": (str, ""),
     "approval_required": (bool, False),
+    "approval_by": (str, Decider.ASKER.value),
+    "approver_role": (str, ""),
+    "approval_expires_seconds": (int, 0),
     "cache_seconds": (int, 0),
     "cache_scope": (str, CacheScope.USER.value),
     "rate_limit": (str, ""),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 from tools.handlers.contract import UnusableHandlerError
 from tools.invocation import ToolError, ToolInvocation
 from tools.mcp_client import health, loading
@@ -90,7 +90,8 @@ def _as_tool_error(error: RemoteError, *, may_repeat: bool) -> ToolError:
         text += " An operator of this service can put that right."
     if error.perhaps_done and not may_repeat:
         return ToolError(text + " The call may have taken effect all the same; do not repeat it unasked.")
-    return ToolError(text, retryable=error.passing)
+    kind = FailureKind.UNAVAILABLE if error.unreachable or error.is_operators else FailureKind.UPSTREAM_ERROR
+    return ToolError(text, retryable=error.passing, kind=kind)
 
 
 def _may_repeat(snapshot: Snapshot, name: str) -> bool:

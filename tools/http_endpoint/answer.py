@@ -10,8 +10,8 @@ import httpx
 import orjson
 
 from agentbackend.foundation.outbound import OutboundError, OutboundRefusedError, OutboundTooLargeError, read_bounded
+from tools import json_pointer
 from tools.credentials import REDACTED
-from tools.http_endpoint import json_pointer
 from tools.http_endpoint.settings import EndpointSettings, ResponseMap
 
 MAX_DEPTH: Final = 100

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from agentbackend.foundation.outbound import OutboundError, OutboundRefusedError, OutboundTooLargeError
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 from tools.http_endpoint.answer import UnusableAnswerError
 from tools.http_endpoint.settings import EndpointSettings
 from tools.invocation import ToolError, ToolInvocation
@@ -46,16 +46,22 @@ def status_failure(
         return _busy(response, status, told, invocation)
     if status in _MAY_PASS:
         _log(endpoint, invocation, "status", status=status)
-        return _may_pass(f"The service behind {invocation.tool} failed ({status}).{told}", invocation, response)
+        kind = FailureKind.TIMEOUT if status in (408, 504) else FailureKind.UPSTREAM_ERROR
+        return _may_pass(
+            f"The service behind {invocation.tool} failed ({status}).{told}", invocation, response, kind=kind
+        )
     if status in _FOR_OPERATORS or status > 500:
         _log(endpoint, invocation, "status", status=status)
-        return ToolError(f"{_refusal(status, endpoint, invocation)}{told} {_OPERATOR}")
+        kind = FailureKind.REFUSED if status in (401, 402, 403, 407) else FailureKind.UPSTREAM_ERROR
+        return ToolError(f"{_refusal(status, endpoint, invocation)}{told} {_OPERATOR}", kind=kind)
     if status in (404, 410):
         return ToolError(
-            f"The service behind {invocation.tool} found nothing there ({status}).{told} Check the arguments."
+            f"The service behind {invocation.tool} found nothing there ({status}).{told} Check the arguments.",
+            kind=FailureKind.NOT_FOUND,
         )
     return ToolError(
-        f"The service behind {invocation.tool} refused the request ({status}).{told} Other arguments may help."
+        f"The service behind {invocation.tool} refused the request ({status}).{told} Other arguments may help.",
+        kind=FailureKind.BAD_ARGUMENTS,
     )
 
 
@@ -77,10 +83,12 @@ def exception_failure(error: Exception, endpoint: EndpointSettings, invocation: 
         return ToolError(f"No secure connection to the service behind {invocation.tool} is possible. {_OPERATOR}")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         _log(endpoint, invocation, "connect", note=str(error) or type(error).__name__)
-        return ToolError(f"{service} cannot be reached at the moment. Try again later.", retryable=True)
+        return ToolError(
+            f"{service} cannot be reached at the moment. Try again later.", retryable=True, kind=FailureKind.UNAVAILABLE
+        )
     if isinstance(error, httpx.TimeoutException):
         _log(endpoint, invocation, "timeout", note=type(error).__name__)
-        return _may_pass(f"{service} did not answer in time.", invocation)
+        return _may_pass(f"{service} did not answer in time.", invocation, kind=FailureKind.TIMEOUT)
     _log(endpoint, invocation, "broken", note=type(error).__name__)  # its text may repeat what was sent
     return _may_pass(f"{service} ended the connection before it had answered.", invocation)
 
@@ -102,15 +110,22 @@ def _busy(response: httpx.Response, status: int, told: str, invocation: ToolInvo
     when = f"in {math.ceil(seconds)} seconds" if seconds else "in a while"
     what = "takes no more calls for the moment" if status == 429 else "is not available for the moment"
     message = f"The service behind {invocation.tool} {what} ({status}).{told} Try again {when}."
-    return ToolError(message, retryable=True, retry_after_seconds=seconds)
+    kind = FailureKind.RATE_LIMITED if status == 429 else FailureKind.UNAVAILABLE
+    return ToolError(message, retryable=True, retry_after_seconds=seconds, kind=kind)
 
 
-def _may_pass(message: str, invocation: ToolInvocation, response: httpx.Response | None = None) -> ToolError:
+def _may_pass(
+    message: str,
+    invocation: ToolInvocation,
+    response: httpx.Response | None = None,
+    *,
+    kind: FailureKind = FailureKind.UPSTREAM_ERROR,
+) -> ToolError:
     """An error after which nobody knows what the call did."""
     if invocation.side_effects is SideEffects.UNSAFE:
-        return ToolError(f"{message} {_UNKNOWN_EFFECT}")
+        return ToolError(f"{message} {_UNKNOWN_EFFECT}", kind=kind)
     seconds = retry_after(response) if response is not None else 0.0
-    return ToolError(f"{message} Try again in a moment.", retryable=True, retry_after_seconds=seconds)
+    return ToolError(f"{message} Try again in a moment.", retryable=True, retry_after_seconds=seconds, kind=kind)
 
 
 def _effect(invocation: ToolInvocation) -> str:
@@ -128,8 +143,11 @@ def _refused(error: OutboundError, endpoint: EndpointSettings, invocation: ToolI
     _log(endpoint, invocation, "refused", note=str(error))
     service = f"The service behind {invocation.tool}"
     if isinstance(error, OutboundRefusedError):
-        return ToolError(f"{service} may not be used from here: its address or its answer is refused. {_OPERATOR}")
-    return ToolError(f"{service} did not answer in time. {_effect(invocation)}".rstrip())
+        return ToolError(
+            f"{service} may not be used from here: its address or its answer is refused. {_OPERATOR}",
+            kind=FailureKind.UNAVAILABLE,
+        )
+    return ToolError(f"{service} did not answer in time. {_effect(invocation)}".rstrip(), kind=FailureKind.TIMEOUT)
 
 
 def _is_tls(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import httpx
 import orjson
 
-from tools.calls import SideEffects
+from tools.calls import FailureKind, SideEffects
 from tools.credentials import SHORTEST_HIDDEN, written_forms
 from tools.http_endpoint.settings import (
     BodyForm,
@@ -80,7 +80,7 @@ def build_request(endpoint: EndpointSettings, arguments: Mapping[str, Any], invo
     try:
         url = endpoint.url.filled(parts.path, urlencode(parts.query, quote_via=quote))
     except UnfitPathError as error:
-        raise ToolError(str(error)) from error
+        raise ToolError(str(error), kind=FailureKind.BAD_ARGUMENTS) from error
     return Outgoing(endpoint.method, url, headers, content, tuple(sorted(set(secrets), key=len, reverse=True)))
 
 
@@ -90,7 +90,9 @@ def build_request(endpoint: EndpointSettings, arguments: Mapping[str, Any], invo
 def _place(parts: _Parts, endpoint: EndpointSettings, argument: str, value: Any) -> None:
     parameter = endpoint.place_of(argument)
     if parameter is None:
-        raise ToolError(f"There is no argument {argument!r}. Call the tool again without it.")
+        raise ToolError(
+            f"There is no argument {argument!r}. Call the tool again without it.", kind=FailureKind.BAD_ARGUMENTS
+        )
     if parameter.place is Place.BODY:
         parts.body[parameter.name] = (parameter, value)
     elif value is None:
@@ -101,19 +103,27 @@ def _place(parts: _Parts, endpoint: EndpointSettings, argument: str, value: Any)
         parts.headers[parameter.name] = _header(argument, _joined(parameter, value))
     else:
         if parameter.name in endpoint.taken_query_names:
-            raise ToolError(f"There is no argument {argument!r}. Call the tool again without it.")
+            raise ToolError(
+                f"There is no argument {argument!r}. Call the tool again without it.", kind=FailureKind.BAD_ARGUMENTS
+            )
         parts.query.extend(_pairs(parameter, value))
 
 
 def _check_complete(parts: _Parts, endpoint: EndpointSettings) -> None:
     missing = [name for name in endpoint.url.names if name not in parts.path]
     if missing:
-        raise ToolError(f"These arguments are needed, they are part of the address: {', '.join(missing)}.")
+        raise ToolError(
+            f"These arguments are needed, they are part of the address: {', '.join(missing)}.",
+            kind=FailureKind.BAD_ARGUMENTS,
+        )
 
 
 def _header(argument: str, value: str) -> str:
     if not header_value_fits(value):
-        raise ToolError(f"{argument!r} may only have ASCII characters on one line, without spaces at its ends.")
+        raise ToolError(
+            f"{argument!r} may only have ASCII characters on one line, without spaces at its ends.",
+            kind=FailureKind.BAD_ARGUMENTS,
+        )
     return value
 
 
@@ -142,7 +152,7 @@ def _body(endpoint: EndpointSettings, parts: _Parts, arguments: Mapping[str, Any
             return None, ""
         value = arguments[endpoint.body_argument]
         if form and not isinstance(value, dict):
-            raise ToolError(f"{endpoint.body_argument!r} must be an object.")
+            raise ToolError(f"{endpoint.body_argument!r} must be an object.", kind=FailureKind.BAD_ARGUMENTS)
         fields = (
             {name: (Parameter(Place.BODY, name, ListStyle.REPEAT), item) for name, item in value.items()}
             if form

@@ -12,8 +12,8 @@ from typing import Any, Final
 import orjson
 
 from audit.redaction import is_secret_name
+from tools import json_pointer
 from tools.credentials import name_problem
-from tools.http_endpoint import json_pointer
 from tools.http_endpoint.url_template import InvalidTemplateError, UrlTemplate
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

@@ -1,5 +1,6 @@
 """The registry as tables. Each module holds the tables of one matter; all are reached as `tools.models.<Name>`."""
 
+from tools.models.budgets import Budget, BudgetReservation, BudgetUse
 from tools.models.change_requests import ChangeRequest
 from tools.models.guardrails import GuardrailPolicy, GuardrailPolicyVersion
 from tools.models.names import (
@@ -22,6 +23,9 @@ __all__ = [
     "SERVER_NAME_PATTERN",
     "TOOL_NAME_PATTERN",
     "ArgumentRule",
+    "Budget",
+    "BudgetReservation",
+    "BudgetUse",
     "CallerRole",
     "ChangeRequest",
     "DenyRule",

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from agentbackend.foundation.identifiers import uuid7
 from tools.calls import CacheScope, RateLimitScope, SideEffects
+from tools.governance.approvals import Decider
 from tools.models.names import TOOL_NAME_PATTERN, role_name, tool_name
 
 
@@ -103,6 +104,19 @@ class ToolVersion(models.Model):
     approval_required = models.BooleanField(
         default=False, db_default=False, help_text="Each call waits for a person's word before it is made."
     )
+    approval_by = models.CharField(
+        max_length=16, choices=[(decider.value, decider.value) for decider in Decider],
+        default=Decider.ASKER.value, db_default=Decider.ASKER.value,
+        help_text="Whose word: asker: who asked for the call, or an operator; someone_else: never who asked for it (four eyes).",
+    )  # fmt: skip
+    approver_role = models.CharField(
+        max_length=64, blank=True, db_default="", default="", validators=[role_name],
+        help_text="Callers of this role may decide, too, where someone else must. Empty: only people in the console.",
+    )  # fmt: skip
+    approval_expires_seconds = models.PositiveIntegerField(
+        default=0, db_default=0, validators=[MaxValueValidator(366 * 24 * 3600)],
+        help_text="How long a question waits and its approval counts. 0: APPROVAL_EXPIRES_SECONDS.",
+    )  # fmt: skip
     # how often
     cache_seconds = models.PositiveIntegerField(
         default=0, db_default=0, validators=[MaxValueValidator(7 * 24 * 3600)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import unquote
 
-from tools.http_endpoint import json_pointer
+from tools import json_pointer
 from tools.openapi.reading import DocumentError
 
 _LONGEST_CHAIN: Final = 20

@@ -1,12 +1,12 @@
 // The playground's page: it joins composer, thread, run views and the events panel.
 
 import { RUN_MAY_GO_ON } from "./advice.js";
+import { questionFor } from "./approval.js";
 import { asCurl } from "./curl.js";
 import { byId, copyText, element } from "./dom.js";
 import { EventsPanel } from "./events_panel.js";
 import { drawHistory, userBubble } from "./history.js";
 import { identityHeaders, uuid } from "./identity.js";
-import { Question } from "./question.js";
 import { RunView } from "./run_view.js";
 import { ThreadsPanel } from "./threads_panel.js";
 import { ThreadConnection } from "./transport.js";
@@ -179,6 +179,7 @@ class Playground {
 
   async begin(wish) {
     const run = this.makeRun(uuid());
+    const asked = this.questions.map((question) => question.interrupt);
     this.setQuestions([]);
     this.keepAddress();
     this.staysAtEnd = true;
@@ -186,6 +187,7 @@ class Playground {
     this.showRunId(run.id);
     this.scrollToEnd();
     await this.read(run, (listeners) => run.connection.send({ runId: run.id, ...wish, ...listeners }));
+    if (!run.hasBegun && !run.isLeft && asked.length) this.showQuestions(run, asked); // the answers were refused: nothing is decided
   }
 
   makeRun(id, { isJoined = false } = {}) {
@@ -224,6 +226,7 @@ class Playground {
       this.onFailure(run, { code: event.code, message: event.message });
       return;
     }
+    if (event.type === "RUN_STARTED") run.hasBegun = true;
     if (run.isJoined) this.onJoined(run, event);
     run.view.apply(event, performance.now());
     if (event.type === "TEXT_MESSAGE_END") this.announce(run);
@@ -249,9 +252,19 @@ class Playground {
 
   showQuestions(run, interrupts) {
     if (run.connection !== this.connection) return;
-    const questions = interrupts.map((interrupt) => new Question(interrupt, () => this.onAnswer()));
+    const questions = interrupts.map((interrupt) => questionFor(interrupt, () => this.onAnswer()));
     for (const question of questions) run.view.ask(question);
     this.setQuestions(questions);
+    for (const question of questions) this.watch(question, run.connection);
+  }
+
+  /** Somebody else may decide: then the thread goes on, and so does this page. */
+  async watch(question, connection) {
+    if (!question.decidedElsewhere) return;
+    const isShown = () => this.connection === connection && this.questions.includes(question);
+    const { baseUrl, headers } = connection;
+    const runId = await question.decidedElsewhere({ baseUrl, headers, isShown });
+    if (runId && isShown()) this.openThread(connection.threadId, this.agent()?.slug);
   }
 
   setQuestions(questions) {
@@ -280,6 +293,7 @@ class Playground {
 
   /** The reader stopped listening before the run ended. */
   onLeft(run) {
+    run.isLeft = true;
     run.view.close(performance.now(), "left");
     run.view.note("You stopped reading. The run itself may go on; the console shows how it ends.");
   }

@@ -17,8 +17,16 @@ export class Question {
     );
     this.root.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.answer({ status: "resolved", payload: payloadOf(this.fields), said: "Answered" });
+      this.onSubmit();
     });
+  }
+
+  onSubmit() {
+    this.answer({ status: "resolved", payload: payloadOf(this.fields), said: "Answered" });
+  }
+
+  get isSettled() {
+    return this.root.dataset.answered === "yes";
   }
 
   /** One choice among few: a button each. Anything else: a form. */

@@ -216,6 +216,8 @@ const HANDLERS = {
   },
   RUN_FINISHED(event, at) {
     const outcome = event.outcome?.type ?? "success";
+    const asked = (event.outcome?.interrupts ?? []).map((interrupt) => interrupt.toolCallId);
+    for (const id of asked) this.tools.get(id)?.leaveOpen("asked");
     this.close(at, outcome, event.outcome?.pendingToolCallIds ?? []);
     for (const usage of event.usage ?? []) this.tell(usageText(usage));
     if (outcome === "cancelled") this.note("Stopped.");

@@ -6,6 +6,7 @@ const LONGEST_SHOWN = 20_000; // characters of a result; the whole of it stands 
 
 const LABELS = {
   calling: "Preparing", running: "Running", done: "Done", failed: "Failed", stopped: "Stopped", pending: "Waiting for the client",
+  asked: "Waiting for a person",
 };
 
 /** One card; its methods follow the events of the call. */
@@ -65,7 +66,7 @@ export class ToolCard {
     );
   }
 
-  /** The run ended without a result: the call is the client's to make (`pending`), or was broken off. */
+  /** The run ended without a result: the call is the client's to make (`pending`), a person's to decide (`asked`), or was broken off. */
   leaveOpen(status) {
     if (this.root.dataset.status === "calling" || this.root.dataset.status === "running") this.setStatus(status);
   }

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from tools.governance.guardrails.matches import Match, Tail, in_order
-from tools.governance.guardrails.normal_form import PLAIN, folded_form, is_boundary
+from tools.governance.guardrails.normal_form import FOLDED, PLAIN, folded_form, is_boundary
 from tools.governance.guardrails.policy import Action, Finding
 from tools.governance.guardrails.rules import RUN, StageRules
 from tools.governance.guardrails.tokens import ADDRESS_TAIL, KEY_BLOCK_END, LONGEST_KEY_BLOCK_END, TOKEN_TAIL
@@ -79,7 +79,7 @@ class OutputGate:
         if self._cut_at is not None and self._taken > self._cut_at:
             return self._too_long(delta[: len(delta) - (self._taken - self._cut_at)])
         self._take(delta)
-        if self._starts is None and not self._removing and self._is_quick and self._plain.isascii():
+        if self._starts is None and not self._removing and self._is_quick:
             return self._advance_quickly(delta)
         return self._advance(final=False)
 
@@ -177,11 +177,13 @@ class OutputGate:
         """As `_advance`, for the common case: plain text in which nothing is found."""
         plain, at = self._plain, self._at
         size = len(plain)
-        if size <= _QUIET and delta.isalnum():
+        is_ascii = plain.isascii()
+        if size <= _QUIET and is_ascii and delta.isalnum():
             return ""
-        if not plain.isprintable() or not self._rules.is_harmless(plain, at):
+        folded = plain.lower() if is_ascii else plain.translate(FOLDED)
+        if not plain.isprintable() or not self._rules.is_harmless(plain, folded, at):
             return self._advance(final=False)
-        limit = max(len(plain.rstrip(RUN)), size - HELD_RUN)
+        limit = max(len(plain.rstrip(RUN)), size - HELD_RUN) if is_ascii else self._rules.unfinished_run(plain, at)
         if limit <= at:
             return ""
         text = self._original[: limit - at]

@@ -33,7 +33,7 @@ _WRITTEN: Final[tuple[tuple[int, str], ...]] = (
     (6, r"\b(?:do not|don't|never|without) (?:tell|telling|inform|informing|mention|mentioning|reveal|revealing|show|alert|alerting|notify|notifying) "
         r"(?:this |it |that |anything )?(?:to )?(?:the |your )?user\b"),
     (6, r"\byou are (?:now|no longer) (?:a|an|the|in|bound|dan|my|acting|free)\b"),
-    (6, r"\bfrom now on,? (?:you|your|always|only|respond|answer|act)\b"),
+    (6, r"\bfrom now on,? (?:you (?:are|must|will|should|shall|only|always|answer|respond|act|obey|follow)|your (?:name|role|task|goal|job)|always|only|respond|answer|act)\b"),
     (6, r"(?:^|[\n#>*\[<]) ?(?:new|updated|real|actual|important|admin|developer|system) (?:system )?instructions?\b ?[:>\]]"),
     (6, r"\n ?(?:#{2,} ?)?(?:system|assistant|developer)(?: message| prompt)? ?: ?(?:you|ignore|from|the user|do|call|send|reveal|override|disregard)\b"),
     (6, r"\b(?:send|forward|post|upload|email|transmit|exfiltrate) (?:all |the |this |every |your |user's |users' |any )+"
@@ -47,7 +47,7 @@ _WRITTEN: Final[tuple[tuple[int, str], ...]] = (
     (4, r"\bif you are an? (?:ai|llm|language model|assistant|agent|chatbot|bot)\b"),
     (3, r"<!--.{0,200}\b(?:assistant|ai|llm|agent|instruction)\b"),
 )  # fmt: skip
-_RULES: Final = tuple((points, compiled_pattern(pattern)) for points, pattern in _WRITTEN)
+_RULES: Final = tuple((points, compiled_pattern(pattern), r"\n" in pattern) for points, pattern in _WRITTEN)
 _ANY: Final = compiled_pattern("|".join(f"(?:{pattern})" for _, pattern in _WRITTEN), checked=False)
 # Text in characters that nobody sees: tags (but for flags of regions), zero-width ones, variation selectors.
 HIDDEN_TEXT: Final = re.compile(
@@ -57,17 +57,23 @@ HIDDEN_TEXT: Final = re.compile(
 
 def injection_spans(plain: str, folded: str) -> list[tuple[int, int]]:
     """Where a text gives itself away, in order; empty when what there is does not come to enough."""
-    text = (
-        "".join("\n" if before == "\n" else after for before, after in zip(plain, folded, strict=True))
-        if "\n" in plain
-        else folded
-    )
-    if _ANY.search(text) is None:
+    lined = _in_lines(plain, folded) if "\n" in plain else folded
+    if _ANY.search(folded) is None and (lined is folded or _ANY.search(lined) is None):
         return []
     total = 0
     spans: list[tuple[int, int]] = []
-    for points, pattern in _RULES:
-        found = [match.span() for match in pattern.finditer(text)]
+    for points, pattern, by_line in _RULES:
+        found = [match.span() for match in pattern.finditer(lined if by_line else folded)]
         total += points if found else 0
         spans.extend(found)
     return sorted(spans) if total >= ENOUGH else []
+
+
+def _in_lines(plain: str, folded: str) -> str:
+    """The folded text with the line breaks of the plain one."""
+    lines: list[str] = []
+    start = 0
+    for line in plain.split("\n"):
+        lines.append(folded[start : start + len(line)])
+        start += len(line) + 1
+    return "\n".join(lines)

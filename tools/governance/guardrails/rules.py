@@ -10,7 +10,7 @@ from typing import Final
 from tools.governance.guardrails.addresses import address_at
 from tools.governance.guardrails.injection import HIDDEN_TEXT, injection_spans
 from tools.governance.guardrails.matches import Match, Rule, Tail, match_of
-from tools.governance.guardrails.normal_form import SPACED_WORD
+from tools.governance.guardrails.normal_form import KINDS
 from tools.governance.guardrails.numbers import (
     card_end,
     groups_at,
@@ -26,10 +26,9 @@ from tools.governance.guardrails.policy import Policy, PolicyKind, Stage
 from tools.governance.guardrails.words import HELD_RUN, Words
 
 RUN: Final = string.ascii_letters + string.digits + "_.%+@'(-"
-_RUN_BACKWARDS: Final = re.compile(rf"(?:{SPACED_WORD}|[_.%+@'(-])*")
 _DIGIT: Final = re.compile("[0-9]")
 _DIGIT_OR_AT: Final = re.compile("[0-9@]")
-# Where an address, a number or an IBAN may be, in ASCII.
+# Where an address, a number or an IBAN may be.
 _WORTH_A_LOOK: Final = re.compile("@|(?<![A-Za-z0-9])(?:[0-9]|[A-Za-z]{2}[0-9]{2})")
 
 
@@ -57,9 +56,9 @@ class StageRules:
         self._looks_closer = bool(self._numbers or self._addresses)
         self.is_quick = stage is Stage.OUTPUT and self.patterns.is_empty
 
-    def is_harmless(self, plain: str, first: int) -> bool:
-        """Whether nothing can begin in a window of printable ASCII but in its last word; only where `is_quick`."""
-        if self.words.any_in(plain.lower()):
+    def is_harmless(self, plain: str, folded: str, first: int) -> bool:
+        """Whether nothing can begin in a printable window but in its last word; only where `is_quick`."""
+        if self.words.any_in(folded):
             return False
         if not self._looks_closer or _DIGIT_OR_AT.search(plain, first) is None:
             return True
@@ -87,8 +86,9 @@ class StageRules:
         run = plain.rstrip(RUN)
         start = len(run)
         if start > first and run[-1] > "\x7f":
-            backwards = _RUN_BACKWARDS.match(plain[max(first, len(plain) - HELD_RUN) :][::-1])
-            start = len(plain) - (backwards.end() if backwards else 0)
+            earliest = max(first, len(plain) - HELD_RUN)
+            while start > earliest and (KINDS[plain[start - 1]] == 1 or plain[start - 1] in RUN):
+                start -= 1
         return max(start, len(plain) - HELD_RUN, first)
 
     def _add(self, policy: Policy) -> None:

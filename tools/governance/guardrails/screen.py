@@ -53,7 +53,7 @@ class Guardrails:
         return self._checked(stage, value, findings), tuple(findings)
 
     def gate(self) -> OutputGate | None:
-        """A gate for one streamed message; None when no policy is on the output."""
+        """A gate for one streamed message; None when no policy is on the output but `model` ones, which are the caller's."""
         rules = self._rules.get(Stage.OUTPUT)
         return None if rules is None else OutputGate(rules)
 

@@ -115,9 +115,11 @@ class Words:
         return self._literals.setdefault(text, _Literal())
 
     def _add_head(self, text: str, *, anywhere: bool) -> None:
-        inner = next((place for place in range(1, len(text)) if is_boundary(text, place)), len(text))
-        # A beginning that ends within a word stands in the unfinished word, which is held back anyway.
-        length = min(inner + (KINDS[text[inner - 1]] == 1), HELD_RUN + 1)
+        places = range(1, len(text))
+        inner = next((p for p in places if is_boundary(text, p) or KINDS[text[p - 1]] > 1), len(text))
+        # A beginning that ends within a word stands in the unfinished word, which is held back anyway, as long as it is short.
+        held = HELD_RUN - (WORD_REACH if anywhere else 0)
+        length = min(inner + (KINDS[text[inner - 1]] == 1), held + 1)
         if length > len(text):
             return
         literal = self._literal(text[:length])
