@@ -31,10 +31,10 @@ class ExposedAgent:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer to one open question of the context: whether the call is made."""
+    """An answer to one open question of the context. `payload`: `approved` (true or false) and what else its schema allows."""
 
     question_id: str
-    approved: bool
+    payload: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

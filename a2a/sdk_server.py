@@ -166,6 +166,8 @@ def _of_problem(problem: Problem) -> errors.A2AError:
         return errors.UnsupportedOperationError(message, data)
     if problem.code == "not_found":  # a context of somebody else
         return errors.InvalidParamsError("message.contextId: there is no such context.", data)
+    if problem.kind.acts_next is ActsNext.PERSON:
+        return errors.UnsupportedOperationError(problem.detail, data)
     if problem.kind.acts_next is ActsNext.CALLER:
         return errors.InvalidParamsError(problem.detail, data)
     return errors.InternalError(problem.detail, data)

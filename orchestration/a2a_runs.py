@@ -73,7 +73,7 @@ class A2ARuns:
 
     async def start(self, wish: RunWish) -> None:
         """Begin a run here; it lives on when its caller leaves."""
-        resume = [ResumeEntry(answer.question_id, "resolved", {"approved": answer.approved}) for answer in wish.answers]
+        resume = [ResumeEntry(answer.question_id, "resolved", answer.payload) for answer in wish.answers]
         said = [{"id": str(uuid7()), "role": "user", "content": wish.text}] if wish.text else []
         given = RunInput(
             thread_id=wish.context_id,

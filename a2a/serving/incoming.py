@@ -1,7 +1,8 @@
 """A caller's message, checked: what the agent is told of it, and which open questions it answers.
 
-An answer to a question is a data part `{"approved": true}` (for all that are open), `{"answers": {"<interrupt id>": true}}` (for each),
-or a text that is no more than yes or no. Any other message says no to every open question and is told to the agent, as in a thread.
+An answer to a question is a data part `{"approved": true}` (for all that are open, with what else their schema allows),
+`{"answers": {"<interrupt id>": true}}` (for each), or a text that is no more than yes or no. Any other message says no to every
+open question and is told to the agent, as in a thread.
 """
 
 from __future__ import annotations
@@ -44,19 +45,20 @@ class Incoming:
             if not isinstance(data, dict):
                 continue
             if isinstance(data.get("approved"), bool):
-                return tuple(Answer(key, data["approved"]) for key in ids)
+                return tuple(Answer(key, data) for key in ids)
             if isinstance(data.get("answers"), dict):
                 return _each(ids, data["answers"])
         said = self.text.strip().rstrip(".!").lower() if not self.data else ""
         if said in _YES or said in _NO:
-            return tuple(Answer(key, said in _YES) for key in ids)
+            return tuple(Answer(key, {"approved": said in _YES}) for key in ids)
         return ()
 
 
 def _each(ids: Sequence[str], given: dict[str, Any]) -> tuple[Answer, ...]:
-    if set(given) != set(ids) or not all(isinstance(value, bool) for value in given.values()):
-        raise TaskError(Fault.INVALID_PARAMS, f"Expected true or false for each open question: {', '.join(ids)}.")
-    return tuple(Answer(key, given[key]) for key in ids)
+    payloads = {key: {"approved": value} if isinstance(value, bool) else value for key, value in given.items()}
+    if set(payloads) != set(ids) or not all(isinstance(payload, dict) for payload in payloads.values()):
+        raise TaskError(Fault.INVALID_PARAMS, f"Expected an answer to each open question: {', '.join(ids)}.")
+    return tuple(Answer(key, payloads[key]) for key in ids)
 
 
 def read_message(document: Document, *, takes_files: bool = False) -> Incoming:

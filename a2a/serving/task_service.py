@@ -168,7 +168,7 @@ class TaskService:
     async def _next_run(self, task: Task, after: Task, wish: RunWish, push_config: Document | None) -> Task:
         if push_config is not None:
             await configs.put_config(self.database, task, push_config)
-        if not await change_task(self.database, task, after):
+        if not await change_task(self.database, task, after, announce=False):  # who said it knows
             raise TaskError(Fault.UNSUPPORTED_OPERATION, "The question was answered in the same moment.")
         try:
             await self.runs.start(wish)
