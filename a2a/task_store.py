@@ -24,10 +24,7 @@ from audit.actor import Actor
 MOST_REFRESHED: Final = 200
 """Open tasks of one caller that a listing brings up to date."""
 
-_COLUMNS = (
-    "id, public_id, context_id, tenant, owner_id, agent, run_id, state, status_message, status_at, artifacts, history, metadata, "
-    "created_at"
-)
+_COLUMNS = "id, public_id, context_id, tenant, owner_id, agent, run_id, state, status_message, status_at, artifacts, history, metadata"
 _REMOVE = (
     "DELETE FROM a2a_pushdelivery USING a2a_pushconfig AS config WHERE a2a_pushdelivery.config_id = config.id AND config.task_id = ANY(%s)",
     "DELETE FROM a2a_pushconfig WHERE task_id = ANY(%s)",

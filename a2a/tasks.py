@@ -80,7 +80,6 @@ class Task:
     artifacts: list[Document] = field(default_factory=list)
     history: list[Document] = field(default_factory=list)
     metadata: Document = field(default_factory=dict)
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def run(self) -> RunKey:
