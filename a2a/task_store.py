@@ -110,13 +110,13 @@ async def open_tasks(database: Database, actor: Actor, agent: str) -> list[Task]
     return [_task(row) for row in rows]
 
 
-async def announced_open_tasks(database: Database, after: UUID, limit: int) -> list[Task]:
-    """Tasks beyond `after` that have not ended and whose states somebody wants to be told, by id."""
+async def unended_tasks(database: Database, after: UUID, limit: int, *, announced_only: bool) -> list[Task]:
+    """Tasks beyond `after` that have not ended, by id; all, or those whose states somebody wants to be told."""
     rows = await database.fetch_all(
         f"SELECT {_COLUMNS} FROM a2a_task WHERE state IN ('submitted', 'working', 'input_required') "  # noqa: S608
-        "AND run_id <> '' AND id > %s AND EXISTS (SELECT FROM a2a_pushconfig WHERE task_id = a2a_task.id) "
+        "AND run_id <> '' AND id > %s AND (NOT %s OR EXISTS (SELECT FROM a2a_pushconfig WHERE task_id = a2a_task.id)) "
         "ORDER BY id LIMIT %s",
-        (after, limit),
+        (after, announced_only, limit),
     )
     return [_task(row) for row in rows]
 

@@ -25,7 +25,7 @@ from a2a.push.configs import opened
 from a2a.run_port import RunPort
 from a2a.serving.progress import brought_up_to_date
 from a2a.signing_keys import SigningKeys
-from a2a.task_store import announced_open_tasks
+from a2a.task_store import unended_tasks
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.outbound import GuardedClient, OutboundError, OutboundPolicy, guarded_client
 from tools.vault import VaultError
@@ -70,11 +70,18 @@ class Announcer:
 
     async def due(self) -> list[UUID]:
         """Look at tasks that somebody waits for, and claim what is to be announced now; whoever gets the ids announces it."""
-        waiting = await announced_open_tasks(self.database, self._looked_at, MOST_AT_ONCE)
+        waiting = await unended_tasks(self.database, self._looked_at, MOST_AT_ONCE, announced_only=True)
         self._looked_at = waiting[-1].id if len(waiting) == MOST_AT_ONCE else _FIRST
         await brought_up_to_date(self.database, self.runs, waiting)
         rows = await self.database.fetch_all(_CLAIM, (CLAIM_SECONDS, MOST_AT_ONCE))
         return [row[0] for row in rows]
+
+    async def look_at_all(self) -> None:
+        """Bring every task up to date that has not ended, so that lists tell how it stands; whoever asks for one is told anyway."""
+        after = _FIRST
+        while some := await unended_tasks(self.database, after, MOST_AT_ONCE, announced_only=False):
+            await brought_up_to_date(self.database, self.runs, some)
+            after = some[-1].id
 
     async def announce(self, delivery_id: UUID) -> None:
         """Post one announcement and note what came of it. Raises nothing that a second try could help."""

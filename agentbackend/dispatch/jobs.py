@@ -53,6 +53,8 @@ class Announces(Protocol):
 
     async def announce(self, delivery_id: UUID) -> None: ...  # noqa: D102
 
+    async def look_at_all(self) -> None: ...  # noqa: D102
+
     async def remove_old(self) -> None: ...  # noqa: D102
 
 
@@ -76,6 +78,7 @@ class Jobs:
         self._carry_out_run = self.app.task(name="runs.carry_out", queue=RUNS)(self._carry_out)
         self._take_up_runs = self.app.task(name="runs.take_up_all", queue=RECOVERY)(self._take_up)
         self._announce_states = self.app.task(name="a2a.announce", queue=MAINTENANCE)(self._announce)
+        self._care_for("maintenance.look_at_tasks", "* * * * *", self._look_at_tasks)
         self._care_for("maintenance.remove_old_announcements", "27 * * * *", self._remove_old_announcements)
         self._care_for("maintenance.pack_event_logs", "* * * * *", self._pack)
         self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
@@ -136,6 +139,10 @@ class Jobs:
             await self.announcer.announce(UUID(delivery_id))
 
     # --- maintenance
+
+    async def _look_at_tasks(self, timestamp: int) -> None:
+        if self.announcer is not None:
+            await self.announcer.look_at_all()
 
     async def _remove_old_announcements(self, timestamp: int) -> None:
         if self.announcer is not None:

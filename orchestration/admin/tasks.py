@@ -37,12 +37,12 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(Task)
 class TaskAdmin(ReadOnlyAdmin):
-    """The list of tasks and the page of one. A state is that of the last look: reading over A2A brings it up to date."""
+    """The list of tasks and the page of one. A state is that of the last look, a minute ago at most."""
 
     identifiers = ("public_id", "context_id", "run_id", "owner_id")
     list_display = ("task", "agent", "shown_state", "owner", "run", "announcements", "changed")
     list_filter = (StateFilter,)
-    fields = ("public_id", "agent", "shown_state", "owner", "context_id", "run", "announcements", "created", "changed")
+    fields = ("public_id", "agent", "state", "owner", "context_id", "run", "announcements", "created", "changed")
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
