@@ -263,6 +263,7 @@ def _signing_keys() -> SigningKeys:
 def _engine_config() -> EngineConfig:
     return EngineConfig(
         default_model=DEMO_MODEL if settings.MODEL_IS_DEMO else settings.OPENAI_MODEL,
+        summary_model="" if settings.MODEL_IS_DEMO else settings.SUMMARY_MODEL,
         max_iterations=settings.MAX_ITERATIONS_PER_TURN,
         max_concurrent_runs=settings.MAX_CONCURRENT_RUNS,
         max_run_bytes=settings.MAX_RUN_BYTES,

@@ -36,6 +36,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "OPENAI_API_KEY": (str, ""),
     "OPENAI_BASE_URL": (str, ""),
     "OPENAI_MODEL": (str, "gpt-4.1-mini"),
+    "SUMMARY_MODEL": (str, ""),
     "MODEL_CONNECT_TIMEOUT_SECONDS": (float, 10.0),
     "MODEL_FIRST_TOKEN_TIMEOUT_SECONDS": (float, 60.0),
     "MODEL_IDLE_TIMEOUT_SECONDS": (float, 60.0),
@@ -198,6 +199,7 @@ OPENAI_API_KEY: str = _read("OPENAI_API_KEY")
 OPENAI_BASE_URL: str = _address("OPENAI_BASE_URL", "http", "https")
 OPENAI_MODEL: str = _read("OPENAI_MODEL")
 MODEL_IS_DEMO: bool = not OPENAI_API_KEY and not OPENAI_BASE_URL
+SUMMARY_MODEL: str = _read("SUMMARY_MODEL")
 MODEL_CONNECT_TIMEOUT_SECONDS: float = _at_least(0.1, "MODEL_CONNECT_TIMEOUT_SECONDS")
 MODEL_FIRST_TOKEN_TIMEOUT_SECONDS: float = _at_least(0.1, "MODEL_FIRST_TOKEN_TIMEOUT_SECONDS")
 MODEL_IDLE_TIMEOUT_SECONDS: float = _at_least(0.1, "MODEL_IDLE_TIMEOUT_SECONDS")

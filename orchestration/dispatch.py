@@ -16,3 +16,7 @@ class Dispatcher(Protocol):
         `background` runs wait for a free worker; abandoned ones are taken up by any process at once.
         """
         ...
+
+    async def defer_summary(self, thread_id: UUID) -> None:
+        """Ask a worker to summarise the older part of a thread, unless that is asked already."""
+        ...

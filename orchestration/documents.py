@@ -19,6 +19,7 @@ from tools.configuration.kinds import KindConfiguration, Specs, configure_kind
 from tools.documents import Spec, differences
 from tools.documents.fields import completed
 from tools.models import GuardrailPolicy, Tool
+from tools.schemas import InvalidSchemaError, check_schema
 
 _NULLABLE = frozenset({"temperature", "max_output_tokens", "max_iterations", "event_retention_days", "output_schema"})
 
@@ -81,6 +82,11 @@ class AgentKind:
         known = {*Tool.objects.values_list("name", flat=True), *delegations, *(now.tools if now else ())}
         if missing := [tool for tool in spec["tools"] if tool not in known]:
             problems.setdefault("tools", []).extend(f"There is no tool {tool!r}." for tool in missing)
+        if spec["output_schema"] is not None:
+            try:
+                check_schema(spec["output_schema"], of_object=False)
+            except InvalidSchemaError as error:
+                problems.setdefault("output_schema", []).append(str(error))
         policies = {*GuardrailPolicy.objects.values_list("name", flat=True), *(now.guardrails if now else ())}
         if missing := [name for name in spec["guardrails"] if name not in policies]:
             problems.setdefault("guardrails", []).extend(f"There is no policy {name!r}." for name in missing)

@@ -40,6 +40,7 @@ from orchestration.interrupts import Decision, Verdict, decide
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
 from orchestration.live import LiveRuns
+from orchestration.memory import applicable
 from orchestration.model_port import ModelPort
 from orchestration.model_providers.catalogue import ModelCatalogue
 from orchestration.recovery import ABANDONED_TEXT, Claim, claim_run, decided_threads, due_runs, end_abandoned, read_left
@@ -62,6 +63,7 @@ from orchestration.store import (
     view_thread,
 )
 from orchestration.stream import RunFollower
+from orchestration.summarising import Summariser
 from tools.governance import findings as of_findings
 from tools.governance.budget_ledger import forget_old_use, ledger, release_all, reserving_runs
 from tools.governance.budgets import OverBudgetError
@@ -74,6 +76,7 @@ tracer = trace.get_tracer("orchestration")
 SWEEP_SECONDS = 1.0
 _LATE_SECONDS = 1.0
 _GIVE_AWAY_SECONDS = 5.0
+_MOST_SUMMARIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class EngineConfig:
     """What the engine is told by the settings: seconds, bytes, counts."""
 
     default_model: str
+    summary_model: str = ""
     max_iterations: int = 10
     max_concurrent_runs: int = 500
     max_run_bytes: int = 4 * 1024 * 1024
@@ -136,6 +140,7 @@ class Engine:
         self._owner = f"{uuid7().hex[:12]}"
         self._held: dict[UUID, _Holding] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._summarising: set[asyncio.Task[None]] = set()
         self._claiming: set[asyncio.Future[None]] = set()
         self._accepting = False
 
@@ -166,9 +171,10 @@ class Engine:
         await asyncio.gather(*(h.task for h in self._held.values() if h.task is not None), return_exceptions=True)
         await self._give_away(remaining)
         self.live.interrupt()
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        background = [*self._loops, *self._summarising]
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
 
     async def _give_away(self, left: Sequence[tuple[UUID, int]]) -> None:
         """End the leases of (run id, fence) and queue the runs; without a database they are claimed when their leases end."""
@@ -289,6 +295,7 @@ class Engine:
             refusal=new.refusal,
             decisions=decisions,
             holds_budgets=admission is not None and admission.holds,
+            memory=applicable(thread.memory, thread.history, merged.known) if agent.summarise_history else None,
         )
         if self._accepting:
             self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
@@ -485,6 +492,7 @@ class Engine:
             decisions=claim.decisions,
             resume=left.point,
             holds_budgets=True,
+            memory=left.memory if agent.summarise_history else None,
         )
 
     async def _queue(self, run_id: UUID) -> None:
@@ -537,6 +545,7 @@ class Engine:
         try:
             with trace.use_span(span, end_on_exit=True, record_exception=False):
                 await holding.runner.execute()
+            await self._have_summarised(holding.runner)
         except LeaseLostError:
             metrics.leases_lost.inc()
             logger.warning("a run has another owner; it is left to it")
@@ -548,6 +557,39 @@ class Engine:
             self._held.pop(task.id, None)
             self.live.close_local(task.id)
             metrics.run_seconds.observe(time.monotonic() - started)
+
+    # --- memory
+
+    async def _have_summarised(self, runner: Runner) -> None:
+        """Queue the summary of a thread that has outgrown its budget; without a queue it is made here."""
+        if not runner.has_outgrown_memory:
+            return
+        thread_id = runner.task.thread_id
+        try:
+            if self.dispatcher is not None:
+                await self.dispatcher.defer_summary(thread_id)
+            elif self._accepting:
+                self._summarising.add(task := _detached(self.summarise(thread_id), f"summary {thread_id}"))
+                task.add_done_callback(self._summarising.discard)
+        except Exception:  # the run has ended well, whatever becomes of this; the thread's next run asks again
+            logger.exception("a summary could not be queued")
+
+    async def summarise(self, thread_id: UUID) -> None:
+        """Summarise what is due of a thread. Safe to call at any time in any process."""
+        if self._model_port is None or not self._accepting:
+            return
+        config = self.config
+        summariser = Summariser(
+            self.database,
+            self.agents,
+            self._model_port,
+            models=self.models,
+            default_model=config.default_model,
+            summary_model=config.summary_model,
+        )
+        for _ in range(_MOST_SUMMARIES):
+            if not await summariser.summarise(thread_id):
+                return
 
     @staticmethod
     def _stop_run(holding: _Holding, reason: BaseException) -> None:

@@ -16,7 +16,6 @@ import orjson
 
 from orchestration.failure_report import as_text, told_to_the_model
 from orchestration.plans.in_messages import is_plan_step
-from orchestration.run_input import ContextItem
 
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_OVERHEAD_TOKENS = 4
@@ -147,14 +146,6 @@ def trim(messages: Sequence[dict[str, Any]], token_budget: int) -> list[dict[str
             break
         kept, end = start, start
     return list(messages[kept:])
-
-
-def system_prompt(instructions: str, context: Sequence[ContextItem]) -> str:
-    """The system message: the agent's instructions first (they are the same in every run), the application's context after."""
-    if not context:
-        return instructions
-    lines = "\n".join(f"- {item.description}: {item.value}" for item in context)
-    return f"{instructions}\n\nContext given by the application:\n{lines}".strip()
 
 
 def to_model(messages: Sequence[dict[str, Any]], *, system: str, with_media: bool = True) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from orchestration.model_port import (
     FinishReason,
     ModelEvent,
     ReasoningDelta,
+    Rejection,
     TextDelta,
     ToolCallArguments,
     ToolCallStarted,
@@ -33,6 +34,7 @@ class StreamedTurn:
     """What a turn came to. `message_id` names the assistant's message and is the parent of its tool calls.
 
     `trailing_text` is what the model said after it had begun to call tools: a message of its own, since a message opens once.
+    `rejected`: the model answered in the wrong form, nothing of it was shown, and it is to mend it.
     """
 
     message_id: str
@@ -44,10 +46,13 @@ class StreamedTurn:
     usage: Usage | None
     trailing_id: str = ""
     trailing_text: str = ""
+    rejected: Rejection | None = None
 
     def journal_detail(self) -> dict[str, Any]:
         """The turn as the journal keeps it: all that a successor needs to go on after it."""
+        rejected = {} if self.rejected is None else {"rejected": self.rejected.as_dict()}
         return {
+            **rejected,
             "messageId": self.message_id,
             "text": self.text,
             "reasoningId": self.reasoning_id,
@@ -72,6 +77,7 @@ class StreamedTurn:
             usage=None,
             trailing_id=detail["trailingId"],
             trailing_text=detail["trailingText"],
+            rejected=Rejection(**detail["rejected"]) if "rejected" in detail else None,
         )
 
     def messages(self) -> list[dict[str, Any]]:
@@ -149,6 +155,7 @@ class ModelTurn:
             usage=self._finished.usage if self._finished else None,
             trailing_id=self._trailing_id,
             trailing_text="".join(self._trailing),
+            rejected=self._finished.rejected if self._finished else None,
         )
 
     def _take_other(self, event: ModelEvent) -> None:

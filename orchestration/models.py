@@ -305,6 +305,31 @@ class ConversationTurn(models.Model):
         return f"turn {self.position}"
 
 
+class ConversationSummary(models.Model):
+    """What a model made of a thread's turns up to `up_to_position`: it stands in for them when the model is shown the thread.
+
+    Each summary folds the one before, so the latest counts; the turns themselves stay.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="summaries")
+    up_to_position = models.PositiveBigIntegerField(help_text="Position of the last turn that it covers.")
+    last_message_id = models.TextField(help_text="The last message that it covers.")
+    text = models.TextField()
+    token_estimate = models.PositiveIntegerField()
+    model = models.CharField(max_length=200, help_text="Who wrote it.")
+    input_tokens = models.PositiveBigIntegerField(db_default=0)
+    output_tokens = models.PositiveBigIntegerField(db_default=0)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "conversation summaries"
+        constraints = [models.UniqueConstraint(fields=["thread", "up_to_position"], name="summary_position")]
+
+    def __str__(self) -> str:
+        return f"summary up to turn {self.up_to_position}"
+
+
 class Step(models.Model):
     """A model turn, a tool call or a delegation of a run: the journal that a successor goes on from."""
 

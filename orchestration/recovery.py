@@ -21,6 +21,7 @@ from orchestration import events as ev
 from orchestration.interrupts import Decision, decision_from
 from orchestration.journal import RunJournal
 from orchestration.live import LiveRuns
+from orchestration.memory import Memory, applicable
 from orchestration.resuming import LogState, ResumePoint, StoredStep, resume_point
 from orchestration.run_input import ResumeEntry, RunInput, restored_input
 from orchestration.run_task import Totals
@@ -69,6 +70,10 @@ SELECT id FROM orchestration_run WHERE status = 'queued' AND cancel_requested_at
 _DUE_ABANDONED = """
 SELECT id FROM orchestration_run WHERE status = 'running' AND lease_expires_at < now() AND journal_version <= %s
 ORDER BY lease_expires_at LIMIT %s
+"""
+_MEMORY = """
+SELECT text, last_message_id, token_estimate FROM orchestration_conversationsummary WHERE thread_id = %s
+ORDER BY up_to_position DESC LIMIT 1
 """
 _STEPS = "SELECT id, number, kind, name, status, detail FROM orchestration_step WHERE run_id = %s ORDER BY number"
 
@@ -128,6 +133,7 @@ class Left:
 
     known_messages: list[dict[str, Any]]
     point: ResumePoint | None
+    memory: Memory | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +181,16 @@ async def read_left(database: Database, claim: Claim) -> Left:
     async with database.connection() as connection, connection.pipeline():
         turns = await connection.execute(_EARLIER_TURNS, (claim.thread_id, claim.id, MAX_HISTORY_TURNS))
         found = await connection.execute(_STEPS, (claim.id,))
+        summaries = await connection.execute(_MEMORY, (claim.thread_id,))
         earlier = [message for (turn,) in reversed(await turns.fetchall()) for message in turn]
         steps = [StoredStep(*row) for row in await found.fetchall()]
+        summary = await summaries.fetchone()
     log = await _read_log(database, claim.id)
     known = _until(earlier, claim.stored_input["knownUntil"])
+    remembered = applicable(Memory(*summary) if summary else None, earlier, known)
     if not steps and not log.last_seq:
-        return Left(known, None)
-    return Left(known, resume_point(attempt=claim.fence, steps=steps, log=log))
+        return Left(known, None, remembered)
+    return Left(known, resume_point(attempt=claim.fence, steps=steps, log=log), remembered)
 
 
 def _until(messages: Sequence[dict[str, Any]], last_id: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import msgspec
 
 from orchestration import events as ev
 from orchestration.fold import OpenItems
+from orchestration.model_port import Rejection
 from orchestration.model_turn import StreamedTurn
 from orchestration.plans.in_messages import StepPlace
 from orchestration.shared_state import patched
@@ -124,7 +125,7 @@ CALL_KINDS = ("tool_call", "delegation")
 class ResumePoint:
     """What a successor begins with. `added`: the messages of completed steps; `turn`: the last completed model turn, if its calls
     may not all have been made; `spent`: what the turns so far have used; `turn_limit`: the limit at which that turn was to be the last
-    answer, if it was."""
+    answer, if it was; `corrections`: answers in the wrong form that the model has not mended yet."""
 
     attempt: int
     log: LogState
@@ -137,6 +138,7 @@ class ResumePoint:
     last_step_number: int
     open_steps: list[StoredStep]
     turn_limit: str = ""
+    corrections: list[Rejection] = field(default_factory=list)
 
     @property
     def discarded(self) -> list[str]:
@@ -163,10 +165,12 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
     ended_turns = [step for step in steps if step.kind == "model_turn" and step.status == "finished"]
     first_turn = next((step.number for step in steps if step.kind == "model_turn"), None)
     added, response, turn = _messages_between(steps, calls, 0, first_turn), "", None
+    corrections: list[Rejection] = []
     for step, following in zip_longest(ended_turns, ended_turns[1:]):
         turn = StreamedTurn.from_journal(step.detail)
         added += turn.messages()
         response = turn.text or response
+        corrections = [*corrections, turn.rejected] if turn.rejected else []
         added += _messages_between(steps, calls, step.number, following.number if following else None)
         if following is not None:
             added += turn.trailing_message()
@@ -176,13 +180,14 @@ def resume_point(*, attempt: int, steps: Sequence[StoredStep], log: LogState) ->
         log=log,
         added=added,
         response=response,
-        turn=turn,
+        turn=None if corrections else turn,
         calls=calls,
         turns=len(ended_turns),
         spent=spent_by(steps),
         last_step_number=max((step.number for step in steps), default=0),
         open_steps=[step for step in steps if step.status == "started"],
         turn_limit=ended_turns[-1].detail.get("limit", "") if ended_turns else "",
+        corrections=corrections,
     )
 
 

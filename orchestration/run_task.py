@@ -13,7 +13,8 @@ from audit.actor import Actor
 from orchestration import events as ev
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision
-from orchestration.model_port import Usage
+from orchestration.memory import Memory
+from orchestration.model_port import Rejection, Usage
 from orchestration.resuming import ResumePoint, StoredStep, spent_by
 from orchestration.run_input import RunInput
 
@@ -53,6 +54,7 @@ class RunTask:
     `refusal`: a guardrail policy does not let the input pass, so no model is asked (`screening.GuardrailViolationError`).
     `decisions`: answers to what earlier runs of the thread had asked. `resume`: where to go on; None for a run that begins.
     `holds_budgets`: something is reserved for it that its end must give back.
+    `memory`: the summary of the thread's older part.
     """
 
     id: UUID
@@ -72,6 +74,7 @@ class RunTask:
     decisions: tuple[Decision, ...] = ()
     resume: ResumePoint | None = None
     holds_budgets: bool = False
+    memory: Memory | None = None
 
 
 class RunCancelledError(Exception):
@@ -165,18 +168,23 @@ def _token_usage(provider: str, model: str, usage: Usage) -> ev.TokenUsage:
 
 @dataclass(slots=True)
 class Conversation:
-    """The messages of a run: what came in, then what is added, as AG-UI messages. `response` is what was said last."""
+    """The messages of a run: what came in, then what is added, as AG-UI messages. `response` is what was said last.
+
+    `corrections`: what the model said last in the wrong form; no messages.
+    """
 
     known: list[dict[str, Any]]
     added: list[dict[str, Any]] = field(default_factory=list)
     response: str = ""
+    corrections: list[Rejection] = field(default_factory=list)
 
     @classmethod
     def of(cls, task: RunTask) -> Conversation:
         """As it stands when the task is taken up."""
         point = task.resume
         added = [*task.new_messages, *(point.added if point else ())]
-        return cls(list(task.known_messages), added, point.response if point else "")
+        response, corrections = (point.response, point.corrections) if point else ("", [])
+        return cls(list(task.known_messages), added, response, list(corrections))
 
     def all(self) -> list[dict[str, Any]]:
         """Everything, oldest first."""
@@ -188,6 +196,10 @@ class Conversation:
             self.added.append(message)
             if message["role"] == "assistant" and message.get("content") and "subagentRunId" not in message:
                 self.response = message["content"]
+
+    def note_form(self, rejected: Rejection | None) -> None:
+        """A model turn had the right form (None), or is to be mended."""
+        self.corrections = [] if rejected is None else [*self.corrections, rejected]
 
     def unanswered(self) -> list[dict[str, Any]]:
         """Tool calls without a result, as the messages hold them."""

@@ -19,10 +19,11 @@ from agentbackend.foundation.writer import LeaseLostError, UnitRejectedError, Wr
 from audit import actions
 from audit.entry import Outcome
 from orchestration import events as ev
-from orchestration import history
+from orchestration import history, memory
 from orchestration.acting import ToolCalls
+from orchestration.answer_forms import port_for, result_of
 from orchestration.approval_audit import asked_entry, common_ids
-from orchestration.capabilities import Capabilities, capabilities_of
+from orchestration.capabilities import Capabilities, capabilities_of, limits_told
 from orchestration.interrupts import Question
 from orchestration.journal import RunJournal
 from orchestration.lease import Lease
@@ -75,8 +76,14 @@ class Runner:
     def __post_init__(self) -> None:
         self._record = RunRecord(self.task, self.journal, limits=self.limits)
         self._spending = Spending(self._record, self.models)
-        self._model_turns = ModelTurns(self._record, self.model_port, self.lease, self.limits, self._spending)
+        port = port_for(self.task.agent, self.model_port)
+        self._model_turns = ModelTurns(self._record, port, self.lease, self.limits, self._spending)
         self._tool_calls = ToolCalls(self._record, self.lease, self.limits.approval_seconds, self._goes_on_elsewhere)
+
+    @property
+    def has_outgrown_memory(self) -> bool:
+        """Whether the older part of the run's thread is to be summarised."""
+        return memory.has_outgrown(self._record.conversation.all(), self.task.memory, self.task.agent)
 
     async def execute(self) -> None:
         """Run to the end. Raises LeaseLostError, WriterStoppedError or RunReleasedError when the run is no longer ours."""
@@ -128,7 +135,7 @@ class Runner:
         if not self.task.awaits_answer:
             await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED)
             return
-        capabilities = await capabilities_of(self.task)
+        capabilities = await capabilities_of(self.task, await limits_told(self.task, self.limits))
         questions = await self._tool_calls.carry_out_decisions(capabilities)
         if questions:
             await self._finish_interrupted(questions)
@@ -151,6 +158,9 @@ class Runner:
                 await self._answer_at_limit(limit, capabilities)
                 return
             turn = turn or await self._model_turns.think(capabilities)
+            if turn.rejected is not None:
+                turn = None
+                continue
             if not turn.tool_calls:
                 await self._finish_answered(turn)
                 return
@@ -184,7 +194,9 @@ class Runner:
         if turn.tool_calls:
             await self._tool_calls.refuse(turn, capabilities)
             raise self._stop_at(limit)
-        result = self._stop_at(limit).result
+        if turn.rejected is not None:
+            raise self._stop_at(limit)
+        result = {**self._stop_at(limit).result, **(result_of(turn, self.task.agent) or {})}
         await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason=limit)
 
     def _stop_at(self, limit: str) -> AnswerStoppedError:
@@ -234,7 +246,7 @@ class Runner:
     # --- the end
 
     async def _finish_answered(self, turn: StreamedTurn) -> None:
-        result = {"finishReason": "length"} if turn.finish_reason == "length" else None
+        result = result_of(turn, self.task.agent)
         await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result)
 
     async def _finish_pending(self, pending: list[str]) -> None:

@@ -189,7 +189,16 @@ class TurnScreening:
                 await self._end_text(out)
                 await self._release_calls(out)
                 if self.violation is None:
-                    out.append(event)
+                    out.append(await self._screened_end(event))
+
+    async def _screened_end(self, event: Finished) -> Finished:
+        """An answer that is to be mended is not shown, but it is stored, and shown to the model again."""
+        told = event.rejected
+        if told is None:
+            return event
+        said = await _masked(self.screen, told.said, self.findings, Stage.OUTPUT)
+        correction = await _masked(self.screen, told.correction, self.findings, Stage.OUTPUT)
+        return replace(event, rejected=replace(told, said=said, correction=correction))
 
     async def screened_call(self, call: ToolCall) -> ToolCall:
         """A call that the service itself makes up, such as a step of a plan with the results of others in it, as it may be shown, kept

@@ -22,6 +22,7 @@ from audit.actor import Actor
 from audit.entry import AuditEntry
 from orchestration.agents import AgentProfile
 from orchestration.interrupts import Decision, OpenInterrupt
+from orchestration.memory import Memory
 from orchestration.run_input import RunInput, stored_input
 from tools.governance.budget_ledger import Admission
 
@@ -37,7 +38,9 @@ SELECT thread.id, thread.owner_id, thread.agent_id, thread.state, active.public_
         'decider', i.decider, 'approver_role', i.approver_role, 'expires_at', i.expires_at, 'decided_by', i.decided_by,
         'decided_at', i.decided_at) ORDER BY i.id)
      FROM orchestration_interrupt AS i WHERE i.thread_id = thread.id
-         AND (i.status = 'open' OR (i.status = 'expired' AND i.carried_out_in_id IS NULL)))
+         AND (i.status = 'open' OR (i.status = 'expired' AND i.carried_out_in_id IS NULL))),
+    (SELECT json_build_array(s.text, s.last_message_id, s.token_estimate) FROM orchestration_conversationsummary AS s
+     WHERE s.thread_id = thread.id ORDER BY s.up_to_position DESC LIMIT 1)
 FROM orchestration_thread AS thread
 LEFT JOIN orchestration_run AS active ON active.thread_id = thread.id AND active.status IN ('queued', 'running')
 WHERE thread.tenant = %s AND thread.public_id = %s
@@ -99,6 +102,7 @@ class ThreadView:
     history: list[dict[str, Any]]
     active_run: str | None
     open_interrupts: list[OpenInterrupt] = field(default_factory=list)
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +165,13 @@ async def view_thread(database: Database, actor: Actor, public_id: str) -> Threa
         history = await turns.fetchall()
     if thread is None:
         return ThreadView(None, None, [], None)
-    thread_id, owner_id, _agent_id, state, active_run, asked = thread
+    thread_id, owner_id, _agent_id, state, active_run, asked, summary = thread
     if owner_id != actor.id:
         raise Problem("not_found", "There is no such thread.")
     messages = [message for (turn,) in reversed(history) for message in turn]
     open_interrupts = [OpenInterrupt.of(row) for row in asked or ()]
-    return ThreadView(thread_id, state, messages, active_run, open_interrupts)
+    remembered = Memory(*summary) if summary else None
+    return ThreadView(thread_id, state, messages, active_run, open_interrupts, remembered)
 
 
 async def standing_thread(database: Database, actor: Actor, standing_key: str) -> str | None:

@@ -15,8 +15,9 @@ from agentbackend.foundation.problems import Problem
 from audit import actions
 from audit.entry import Outcome
 from orchestration import events as ev
-from orchestration import history
+from orchestration import history, memory
 from orchestration.capabilities import Capabilities
+from orchestration.corrections import require_hope
 from orchestration.lease import Lease
 from orchestration.model_port import ModelError, ModelPort, ModelRequest
 from orchestration.model_port.fallback import Failure, first_answer
@@ -80,6 +81,7 @@ class ModelTurns:
         ModelError when no model answers, Problem when the answer cannot be used, AnswerStoppedError when a budget is used up.
         """
         record = self.record
+        require_hope(record.conversation.corrections)
         request = self._request(capabilities, note, with_media=True)
         models = await self.spending.begin(record.totals.turns + 1, request)
         record.totals.turns += 1
@@ -90,9 +92,11 @@ class ModelTurns:
         with tracer.start_as_current_span("model turn", attributes={"gen_ai.request.model": record.task.model}):
             turn = await self._stream_turn(asking, step_name)
         record.conversation.add(*turn.messages())
+        record.conversation.note_form(turn.rejected)
         detail = {**turn.journal_detail(), **asking.detail(), **({"limit": limit} if limit else {})}
         record.end_step(step_id, step_name, "finished", detail)
         withheld = "model_content_filter" if turn.finish_reason == "content_filter" else ""
+        withheld = turn.rejected.code if turn.rejected else withheld
         record.audit(
             actions.MODEL_TURN,
             outcome=Outcome.FAILURE if withheld else Outcome.SUCCESS,
@@ -105,7 +109,7 @@ class ModelTurns:
 
     def _request(self, capabilities: Capabilities, note: str, *, with_media: bool) -> ModelRequest:
         record, agent = self.record, self.record.task.agent
-        shown = history.trim(record.conversation.all(), agent.history_token_budget)
+        shown = memory.shown(record.conversation.all(), record.task.memory, agent.history_token_budget)
         messages = history.to_model(shown, system=capabilities.system, with_media=with_media)
         return ModelRequest(
             model=record.task.model,
@@ -114,6 +118,7 @@ class ModelTurns:
             temperature=agent.temperature,
             max_output_tokens=agent.max_output_tokens,
             may_call=not note,
+            corrections=tuple(record.conversation.corrections),
         )
 
     def _without_media(self, capabilities: Capabilities, note: str) -> ModelRequest | None:
@@ -202,7 +207,7 @@ def check_finish(turn: StreamedTurn) -> None:
     """Raise Problem when a turn has ended without anything to go on with."""
     if turn.finish_reason == "content_filter":
         raise Problem("model_content_filter", "The model's provider withheld the answer.")
-    if not turn.text and not turn.tool_calls and not turn.trailing_text:
+    if not turn.rejected and not turn.text and not turn.tool_calls and not turn.trailing_text:
         raise Problem("model_invalid_response", "The model gave an empty answer.")
 
 
@@ -212,4 +217,5 @@ def _turn_details(turn: StreamedTurn, started: datetime) -> dict[str, Any]:
         "tool_calls": [call.name for call in turn.tool_calls],
         "text": turn.text,
         "duration_ms": round((datetime.now(UTC) - started).total_seconds() * 1000),
+        "rejected": None if turn.rejected is None else turn.rejected.as_dict(),
     }

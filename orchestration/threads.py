@@ -61,6 +61,7 @@ _DELETE = (
     "DELETE FROM orchestration_runevents USING orchestration_run AS run WHERE run_id = run.id AND run.thread_id = %s",
     "DELETE FROM orchestration_interrupt WHERE thread_id = %s",
     "DELETE FROM orchestration_step USING orchestration_run AS run WHERE run_id = run.id AND run.thread_id = %s",
+    "DELETE FROM orchestration_conversationsummary WHERE thread_id = %s",
     "DELETE FROM conversation_turns WHERE thread_id = %s",
     "DELETE FROM orchestration_run WHERE thread_id = %s",
     "DELETE FROM orchestration_thread WHERE id = %s",

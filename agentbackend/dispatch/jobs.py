@@ -47,6 +47,8 @@ class TakesUpRuns(Protocol):
 
     async def adopt(self, run_id: UUID, *, wait: bool = True) -> bool: ...  # noqa: D102
 
+    async def summarise(self, thread_id: UUID) -> None: ...  # noqa: D102
+
 
 class Announces(Protocol):
     """What the jobs need of whoever announces the states of A2A tasks."""
@@ -80,6 +82,7 @@ class Jobs:
         self._announce_states = self.app.task(name="a2a.announce", queue=MAINTENANCE)(self._announce)
         self._care_for("maintenance.look_at_tasks", "* * * * *", self._look_at_tasks)
         self._care_for("maintenance.remove_old_announcements", "27 * * * *", self._remove_old_announcements)
+        self._summarise_thread = self.app.task(name="threads.summarise", queue=RUNS)(self._summarise)
         self._care_for("maintenance.pack_event_logs", "* * * * *", self._pack)
         self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
         self._care_for("maintenance.remove_old_jobs", "17 * * * *", self._remove_old_jobs)
@@ -108,11 +111,16 @@ class Jobs:
         for delivery in deliveries:
             await self._defer(self._announce_states, f"a2a.announce:{delivery}", delivery_id=str(delivery))
 
+    async def defer_summary(self, thread_id: UUID) -> None:
+        """`orchestration.dispatch.Dispatcher`: one job a thread, and one at work."""
+        name = f"threads.summarise:{thread_id}"
+        await self._defer(self._summarise_thread, name, one_at_once=name, thread_id=str(thread_id))
+
     @staticmethod
-    async def _defer(task: Task[..., Any, ...], lock: str, **arguments: Any) -> None:
-        """Queue a job, unless one with this lock waits already."""
+    async def _defer(task: Task[..., Any, ...], lock: str, *, one_at_once: str | None = None, **arguments: Any) -> None:
+        """Queue a job, unless one with this lock waits already; jobs with the same `one_at_once` are done one after another."""
         with suppress(AlreadyEnqueued):
-            await task.configure(queueing_lock=lock).defer_async(**arguments)
+            await task.configure(queueing_lock=lock, lock=one_at_once).defer_async(**arguments)
 
     async def waiting(self) -> dict[str, int]:
         """Jobs by status, over all queues: todo, doing, failed, ..."""
@@ -137,6 +145,9 @@ class Jobs:
     async def _announce(self, delivery_id: str) -> None:
         if self.announcer is not None:
             await self.announcer.announce(UUID(delivery_id))
+
+    async def _summarise(self, thread_id: str) -> None:
+        await self._engine.summarise(UUID(thread_id))
 
     # --- maintenance
 

@@ -77,6 +77,9 @@ PROBLEMS: dict[str, ProblemKind] = {
     "model_timeout": ProblemKind(504, "The model did not answer in time", ActsNext.RETRY),
     "model_refused": ProblemKind(502, "The model's provider refused the request", ActsNext.OPERATOR),
     "model_invalid_response": ProblemKind(502, "The model's answer could not be understood", ActsNext.RETRY),
+    "invalid_structured_answer": ProblemKind(
+        502, "The model gave no answer of the form that its agent must answer in", ActsNext.OPERATOR
+    ),
     "model_stream_interrupted": ProblemKind(502, "The model's answer ended early", ActsNext.RETRY),
     "model_content_filter": ProblemKind(422, "The model's provider withheld the answer", ActsNext.CALLER),
     "model_context_too_long": ProblemKind(422, "The conversation is too long for the model", ActsNext.CALLER),

@@ -29,10 +29,11 @@ from orchestration.admin.presentation import (
     unfolding,
 )
 from orchestration.admin.runs import HIDDEN, AgentFilter, may_read_content
-from orchestration.models import ConversationTurn, Run, Thread
+from orchestration.models import ConversationSummary, ConversationTurn, Run, Thread
 
 LAST_TURNS = 20
 LAST_RUNS = 20
+LAST_SUMMARIES = 5
 
 
 @admin.register(Thread)
@@ -48,9 +49,10 @@ class ThreadAdmin(ReadOnlyAdmin):
         (None, {"fields": (("public_id", "owner"), ("agent", "kind"), ("created", "updated"), "audit")}),
         (f"Last {LAST_RUNS} runs", {"fields": ("runs",), "classes": ("tab",)}),
         (f"Last {LAST_TURNS} turns", {"fields": ("turns",), "classes": ("tab",)}),
+        ("Summaries", {"fields": ("summaries",), "classes": ("tab",)}),
         ("State", {"fields": ("shared_state",), "classes": ("tab",)}),
     )
-    readonly_fields = ("owner", "kind", "created", "updated", "audit", "runs", "turns", "shared_state")
+    readonly_fields = ("owner", "kind", "created", "updated", "audit", "runs", "turns", "summaries", "shared_state")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Thread]:
         """Without the state that a list does not show."""
@@ -120,6 +122,23 @@ class ThreadAdmin(ReadOnlyAdmin):
         turns = ConversationTurn.objects.filter(thread=thread).order_by("-position")[:LAST_TURNS]
         rows = ((turn.position, unfolding(short(turn.user_message), conversation(turn.messages))) for turn in turns)
         return format_html_join("", '<div class="console-turn"><span>{}</span>{}</div>', rows) or "none yet"
+
+    @display(description="Summaries, newest first")
+    def summaries(self, thread: Thread) -> str:
+        if not thread.content_shown:  # type: ignore[attr-defined]
+            return HIDDEN
+        found = ConversationSummary.objects.filter(thread=thread).order_by("-up_to_position")[:LAST_SUMMARIES]
+        rows = (
+            (
+                unfolding(
+                    f"Turns 1 to {summary.up_to_position} as {summary.model} has summed them up for later turns",
+                    format_html("<p>{}</p>", summary.text),
+                ),
+                moment(summary.created_at),
+            )
+            for summary in found
+        )
+        return format_html_join("", '<div class="console-turn">{}<span>{}</span></div>', rows) or "none yet"
 
     @display(description="AG-UI state after the last run")
     def shared_state(self, thread: Thread) -> str:

@@ -103,3 +103,21 @@ def _sample(name: str, schema: dict[str, Any], text: str) -> Any:
         return "Shall I go on?"
     samples: dict[str, Any] = {"integer": 1, "number": 1, "boolean": True, "array": [], "object": {}}
     return samples.get(schema.get("type", "string"), text)
+
+
+def sample_value(schema: Any, text: str) -> Any:
+    """A value for an output schema: the text where one fits, else the plainest value."""
+    if not isinstance(schema, dict):
+        return text
+    if "const" in schema or schema.get("enum"):
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object":
+        properties = schema.get("properties") or {}
+        return {name: sample_value(properties.get(name), text) for name in schema.get("required") or properties}
+    if kind == "array":
+        return [sample_value(schema.get("items"), text)] * schema.get("minItems", 0)
+    if kind in ("integer", "number"):
+        return schema.get("minimum", schema.get("maximum", 1))
+    return {"boolean": True, "null": None}.get(kind, text[: schema.get("maxLength", len(text))])

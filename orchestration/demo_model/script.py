@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from orchestration.demo_model import planning
-from orchestration.demo_model.intents import Wish, wishes
+from orchestration.corrections import BEGINNING
+from orchestration.demo_model import json_mode, planning
+from orchestration.demo_model.intents import Wish, sample_value, wishes
+from orchestration.memory import FORMER_TITLE, MEMORY_TITLE, SUMMARY_TITLE
+from orchestration.prompting import OUTPUT_SCHEMA_TITLE
 
 INTRODUCTION = "(I am the scripted demo model: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one.) "
 HELP = (
@@ -31,9 +34,11 @@ _LONG_SENTENCES = (
 _COMMAND = re.compile(r"demo:\s*(?P<name>[a-z]+(?: [a-z]+)*)(?:\s+(?P<number>\d{1,6}))?", re.IGNORECASE)
 _CALL = re.compile(r"demo:\s*call\s+(?P<tool>[A-Za-z0-9_-]{1,64})\s*(?P<arguments>\{.*\})?", re.IGNORECASE | re.DOTALL)
 _SAY = re.compile(r"demo:\s*say\s+(?P<said>\{.*\})", re.IGNORECASE | re.DOTALL)
+_STRUCTURED = re.compile(r"demo:\s*structured(?P<bad>[- ]bad)?\s*(?P<json>[{\[].*)?", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"-?[\d.,]+(?:e[+-]?\d+)?", re.IGNORECASE)
 _OUR_TOOLS = ("get_weather_tool", "calculator_tool", "get_note_tool", "add_note_tool", "admin_debug_tool")
 _SLOW_TOKENS = 20
+_TOLD_CHARACTERS = 80
 _READ_CHARACTERS = 2000  # of a message: the patterns take time that grows faster than the text
 
 
@@ -42,7 +47,8 @@ class Answer:
     """A scripted answer: text, reasoning, calls; or a way to fail.
 
     `status`: the HTTP status, with no stream unless it is 200. `fault`: `stall`, `rubbish`, `cut`, or nothing. `delay`: seconds before
-    each token, None for the usual pace. `pieces`: the text as it is to be cut, instead of into words.
+    each token, None for the usual pace. `pieces`: the text as it is to be cut, instead of into words. `is_formed`: it is brought into
+    the form that the prompt asks for.
     """
 
     text: str = ""
@@ -53,11 +59,32 @@ class Answer:
     fault: str = ""
     delay: float | None = None
     pieces: tuple[str, ...] = ()
+    is_formed: bool = True
 
 
 def answer(request: dict[str, Any]) -> Answer:
-    """Decide what to say to a chat-completions request."""
-    messages = request.get("messages") or []
+    """Decide what to say to a chat-completions request, in the form that its prompt asks for."""
+    if json_mode.system_text(request).startswith(SUMMARY_TITLE):
+        return Answer(_summary(_last_user_text(request["messages"])))
+    in_json = json_mode.is_asked_for(request)
+    messages, mended = _without_corrections(request.get("messages") or [])
+    asked = {**request, "messages": messages}
+    found = _answer(json_mode.as_native(asked) if in_json else asked, mended=mended)
+    if found.status != 200 or not found.is_formed or found.finish_reason == "content_filter":
+        return found
+    schema = json_mode.lines_after(json_mode.system_text(request), OUTPUT_SCHEMA_TITLE)
+    if schema and not found.calls:
+        found = replace(found, text=_as_value(found.text, schema[-1]), pieces=())
+    if not in_json:
+        return found
+    text = json_mode.as_json(found.text, found.reasoning, found.calls, is_value=bool(schema))
+    reason = "stop" if found.finish_reason == "tool_calls" else found.finish_reason
+    return replace(found, text=text, pieces=(), reasoning="", calls=[], finish_reason=reason)
+
+
+def _answer(request: dict[str, Any], *, mended: int) -> Answer:
+    """What a model with tool calling says. `mended`: how often it was told that its answer had the wrong form."""
+    messages = request["messages"]
     text = _last_user_text(messages)[:_READ_CHARACTERS]
     said = _SAY.search(text)
     if said:
@@ -67,7 +94,12 @@ def answer(request: dict[str, Any]) -> Answer:
     call = _CALL.search(text)
     if call:
         return _called(call["tool"], call["arguments"] or "{}", messages)
+    structured = _STRUCTURED.search(text)
+    if structured:
+        return _structured(structured["json"] or text, wrong=bool(structured["bad"]) and not mended)
     command = _COMMAND.search(text)
+    if command and command["name"].lower() == "bad json":
+        return Answer("I corrected my answer.") if mended else Answer("I answer in prose.", is_formed=False)
     if command:
         return _commanded(command["name"].lower(), int(command["number"] or 0), messages, request)
     return _scripted(text, messages, _offered(request))
@@ -116,6 +148,8 @@ def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: 
         return Answer(_opening(messages) + "I was told to stop, so this is what I have: 1+1 = 2.")
     if name == "loop politely":
         return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
+    if name == "recall":
+        return Answer(_recalled(messages))
     if name == "bad arguments":
         return _bad_arguments(messages)
     return _scripted("", messages, _offered(request))
@@ -161,6 +195,24 @@ def _planned(text: str, messages: list[dict[str, Any]], request: dict[str, Any])
     return Answer(_opening(messages) + " ".join(told or ["There is nothing to tell."]))
 
 
+def _summary(text: str) -> str:
+    """What the user has said, in a row: nothing is lost as long as it fits."""
+    former = next(iter(json_mode.lines_after(text, FORMER_TITLE)), "")
+    said = [line.removeprefix("User: ")[:_TOLD_CHARACTERS] for line in text.splitlines() if line.startswith("User: ")]
+    return " / ".join([former or "The user said", *said])
+
+
+def _recalled(messages: list[dict[str, Any]]) -> str:
+    """The summary of the thread's older part, as it was shown."""
+    contents = (str(message.get("content")) for message in messages if message.get("role") == "user")
+    found = next((content for content in contents if content.startswith(MEMORY_TITLE)), "")
+    return found or "I was shown no summary."
+
+
+def _structured(text: str, *, wrong: bool) -> Answer:
+    return Answer("This is not of the form that was asked for.", is_formed=False) if wrong else Answer(text.strip())
+
+
 def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:
     results = _results_of_this_turn(messages)
     if not results:
@@ -171,6 +223,21 @@ def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:
 
 
 # --- reading the conversation
+
+
+def _without_corrections(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The conversation before the answers that had the wrong form, and how many there were."""
+    corrections = sum(str(message.get("content")).startswith(BEGINNING) for message in messages)
+    return messages[: len(messages) - 2 * corrections], corrections
+
+
+def _as_value(text: str, schema: str) -> str:
+    """The JSON of a structured answer: the text, where it is JSON, else a value that fits the schema."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return orjson.dumps(sample_value(orjson.loads(schema), text)).decode()
+    return text
 
 
 def _offered(request: dict[str, Any]) -> dict[str, dict[str, Any]]:

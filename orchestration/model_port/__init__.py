@@ -14,11 +14,28 @@ FinishReason = Literal["stop", "tool_calls", "length", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """An answer in another form than was asked for: what the model said (bounded), and what it is told so that it can mend it.
+
+    `code`: a key of PROBLEMS, which ends the run when the model does not mend it.
+    """
+
+    code: str
+    said: str
+    correction: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For records."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One model turn, in the form of the chat-completions API.
 
     `model` as agents name it: `model`, or `provider:model`. `may_be_slow`: nobody else could answer, so it is worth waiting as long as
     the provider asks for; else a try that would have to wait is not made. `may_call`: whether it may call the tools now.
+    `corrections`: what the model said last in the wrong form; for ports that ask for a form (`orchestration.answer_forms`).
     """
 
     model: str
@@ -28,6 +45,8 @@ class ModelRequest:
     max_output_tokens: int | None = None
     may_be_slow: bool = True
     may_call: bool = True
+    response_format: dict[str, Any] | None = None
+    corrections: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +101,11 @@ class ToolCallArguments:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a turn."""
+    """The last event of a turn. `rejected`: nothing of it counts but the usage; the model is told why."""
 
     reason: FinishReason
     usage: Usage | None
+    rejected: Rejection | None = None
 
 
 ModelEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallArguments | Finished

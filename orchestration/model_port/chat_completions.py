@@ -171,9 +171,9 @@ class ChatCompletions:
         yield decoder.end()
 
 
-_DISPENSABLE = ("stream_options", "max_completion_tokens", "tool_choice")
-"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name, and that no tools are
-to be called is left to what the model is told."""
+_DISPENSABLE = ("stream_options", "max_completion_tokens", "tool_choice", "response_format")
+"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name, that no tools are to be
+called is left to what the model is told, and the form of the answer is asked for in the prompt alone."""
 
 
 def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any]:
@@ -189,6 +189,8 @@ def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any
     if request.max_output_tokens is not None:
         name = "max_tokens" if "max_completion_tokens" in refused else "max_completion_tokens"
         parameters[name] = request.max_output_tokens
+    if request.response_format is not None and "response_format" not in refused:
+        parameters["response_format"] = request.response_format
     if "stream_options" not in refused:
         parameters["stream_options"] = {"include_usage": True}
     return parameters

@@ -63,6 +63,17 @@ def test_a_tool_that_is_not_there_cannot_be_chosen():
     assert not Agent.objects.filter(slug=values["slug"]).exists()
 
 
+def test_an_output_schema_that_cannot_be_used_is_refused():
+    for schema, told in (
+        ('{"type": "nothing"}', "is not valid"),
+        ('{"$ref": "https://example.org/x"}', "are not followed"),
+    ):
+        values = form(output_schema=schema)
+        assert told in text_of(member_of("Administrators").post(f"{AGENTS}add/", values))
+        assert not Agent.objects.filter(slug=values["slug"]).exists()
+    assert added(output_schema='{"type": "object"}').output_schema == {"type": "object"}
+
+
 def test_a_chosen_tool_that_has_gone_is_still_shown_so_that_a_person_can_remove_it():
     agent = added()
     Agent.objects.filter(pk=agent.pk).update(tools=["a_tool_of_yesterday"])

@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from orchestration.admin.runs import MOST_EVENTS
-from orchestration.models import Run
+from orchestration.models import ConversationSummary, Run
 from tests.console.support import SECRET, client_of, console_user, member_of, stored_run, superuser, text_of, views_of
 
 RUNS = "/admin/orchestration/run/"
@@ -150,3 +150,15 @@ def test_a_run_cannot_be_changed_through_its_page():
 
 def test_a_stranger_is_sent_to_the_login():
     assert Client(headers={"host": "localhost"}).get(RUNS).status_code == 302
+
+
+def test_a_threads_summaries_are_shown_to_who_may_read_what_was_said():
+    run = stored_run()
+    ConversationSummary.objects.create(
+        thread=run.thread, up_to_position=7, last_message_id="2", text="They like tea.", token_estimate=4, model="m"
+    )
+    page = pages_of(run)["thread"]
+    read = text_of(member_of("Compliance").get(page))
+    assert "Turns 1 to 7 as m has summed them up" in read
+    assert "They like tea." in read
+    assert "They like tea." not in text_of(member_of("Operators").get(page))
