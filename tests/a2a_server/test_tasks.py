@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from audit.actor import SYSTEM
+from orchestration.models import Agent
 from tests.a2a_server.support import Receiver, SdkClient, SdkError, said, state
 from tests.running_service import Caller, RunningService
 from tests.runs.support import Stored, eventually
@@ -115,6 +116,22 @@ def test_another_callers_task_is_not_found_nor_listed(sdk: SdkClient, signing: R
     with pytest.raises(SdkError, match="no such context"):
         context = answer["task"]["contextId"]
         sdk.ask(signing, agent, stranger, "send", parts=text("Hello"), message={"contextId": context})
+
+
+def test_a_thread_that_its_owner_deletes_takes_its_tasks_along(
+    sdk: SdkClient, signing: RunningService, agent: str, receiver: Receiver
+) -> None:
+    caller = Caller()
+    [answer] = sdk.ask(
+        signing, agent, caller, "send", parts=text("What is 6*7?"), streaming=False,
+        configuration={"taskPushNotificationConfig": {"url": receiver.url}},
+    )  # fmt: skip
+    assert receiver.next()
+    with signing.client(caller) as client:
+        assert client.delete(f"/ag-ui/threads/{answer['task']['contextId']}").status_code in (200, 204)
+    with pytest.raises(SdkError) as refused:
+        sdk.ask(signing, agent, caller, "get", task=answer["task"]["id"])
+    assert refused.value.name == "TaskNotFoundError"
 
 
 def test_a_message_that_cannot_be_taken_says_what_is_wrong(sdk: SdkClient, signing: RunningService, agent: str) -> None:
@@ -222,3 +239,31 @@ def test_states_are_not_announced_at_addresses_inside(
             configuration={"taskPushNotificationConfig": {"url": url}},
         )  # fmt: skip
     assert sdk.ask(signing, agent, caller, "list")[0].get("tasks", []) == [], "nothing was begun"
+
+
+# --- answers to a schema
+
+
+@pytest.fixture(scope="module")
+def structured(signing: RunningService) -> Iterator[str]:
+    """An exposed agent whose answers have a schema."""
+    slug = f"a2a-{uuid4().hex[:12]}"
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    Agent.objects.create(slug=slug, name="Structured", exposed_over_a2a=True, output_schema=schema)
+    with signing.client() as client:
+        address = f"/a2a/{slug}/.well-known/agent-card.json"
+        eventually(lambda: client.get(address).status_code == 200, "the service knows the agent")
+    yield slug
+    Agent.objects.filter(slug=slug).update(exposed_over_a2a=False)
+
+
+def test_an_answer_to_a_schema_is_a_data_artifact_in_streams_and_tasks(
+    sdk: SdkClient, signing: RunningService, structured: str
+) -> None:
+    caller = Caller()
+    events = sdk.ask(signing, structured, caller, "send", parts=text("Is it so?"))
+    streamed = [event["artifactUpdate"]["artifact"] for event in events if "artifactUpdate" in event]
+    [task] = sdk.ask(signing, structured, caller, "get", task=events[0]["task"]["id"])
+    [kept] = [artifact for artifact in task["artifacts"] if artifact["artifactId"] == "result"]
+    assert isinstance(kept["parts"][0]["data"]["ok"], bool)
+    assert kept in streamed
