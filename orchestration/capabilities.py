@@ -48,7 +48,8 @@ async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabili
     ours = [PromptTool(tool.name, tool.description, tool.input_schema) for tool in backend_tools]
     if plannable:
         ours.append(PromptTool(MAKE_PLAN, plans.DESCRIPTION, plans.SCHEMA))
-    tools = in_order(ours) + in_order([PromptTool(tool.name, tool.description, tool.parameters) for tool in frontend])
+    tools = in_order(ours)
+    tools += in_order([PromptTool(tool.name, tool.description, tool.parameters) for tool in frontend])
     prompt = Prompt(
         instructions=task.agent.instructions,
         tools=tools,

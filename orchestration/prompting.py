@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
+from orchestration.plans.definition import MAKE_PLAN
 from orchestration.run_input import ContextItem
 
-PLANNING_TOOL = "make_plan"
 MAX_DESCRIPTION = 1024  # what providers take for a function
 MAX_INNER_DESCRIPTION = 400
 MAX_SKILLS = 20
@@ -189,7 +189,7 @@ def _plain_keyword(name: str, value: Any) -> Any:
 
 
 def _common(prompt: Prompt) -> list[str]:
-    plans = any(tool.name == PLANNING_TOOL for tool in prompt.tools)
+    plans = any(tool.name == MAKE_PLAN for tool in prompt.tools)
     return [
         prompt.instructions.strip(),
         _HOW_TO_ACT if prompt.tools else _HOW_TO_ACT_WITHOUT_TOOLS,

@@ -196,7 +196,7 @@ class Runner:
             raise self._stop_at(limit)
         if turn.rejected is not None:
             raise self._stop_at(limit)
-        result = {**self._stop_at(limit).result, **(result_of(turn, self.task.agent) or {})}
+        result = self._stop_at(limit).result | (result_of(turn, self.task.agent) or {})
         await self._finish("finished", {"type": "success"}, actions.RUN_FINISHED, result=result, reason=limit)
 
     def _stop_at(self, limit: str) -> AnswerStoppedError:

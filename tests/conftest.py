@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import django
+import hypothesis
 import psycopg
 import pytest
 from django.conf import settings
@@ -21,6 +22,9 @@ from agentbackend.foundation.database import Database, database
 from tests.running_service import RunningService, ServiceFactory
 
 django.setup()
+# a machine that does other things, too, is no fault of a test's
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

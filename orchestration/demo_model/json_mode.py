@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
+from orchestration.plans.definition import MAKE_PLAN
 from orchestration.prompted_json.messages import RESULTS_TITLE
-from orchestration.prompting import JSON_FORM_TITLE, JSON_TOOLS_TITLE, PLANNING_TOOL
+from orchestration.prompting import JSON_FORM_TITLE, JSON_TOOLS_TITLE
 
 Message = dict[str, Any]
 
@@ -35,7 +36,7 @@ def as_json(text: str, reasoning: str, calls: Sequence[tuple[str, str]], *, is_v
         document["answer"] = _parsed(text) if is_value else text
     elif len(actions) > 1:
         document["actions"] = actions
-    elif actions[0]["tool"] == PLANNING_TOOL:
+    elif actions[0]["tool"] == MAKE_PLAN:
         document["plan"] = actions[0]["arguments"]
     else:
         document["action"] = actions[0]
@@ -77,7 +78,7 @@ def _said(content: str, *, number: int) -> Message:
         return {"role": "assistant", "content": content}
     actions = document.get("actions") or [document["action"]] * ("action" in document)
     if "plan" in document:
-        actions = [{"tool": PLANNING_TOOL, "arguments": document["plan"]}]
+        actions = [{"tool": MAKE_PLAN, "arguments": document["plan"]}]
     if not actions:
         return {"role": "assistant", "content": document.get("answer")}
     calls = [

@@ -144,12 +144,12 @@ def _commanded(name: str, number: int, messages: list[dict[str, Any]], request: 
         return Answer(" ".join(f"word{index}" for index in range(1, _SLOW_TOKENS + 1)), delay=(number or 200) / 1000)
     if name == "loop":
         return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
+    if name == "recall":
+        return Answer(_recalled(messages))
     if name == "loop politely" and request.get("tool_choice") == "none":
         return Answer(_opening(messages) + "I was told to stop, so this is what I have: 1+1 = 2.")
     if name == "loop politely":
         return Answer(calls=[("calculator_tool", '{"expression": "1+1"}')], finish_reason="tool_calls")
-    if name == "recall":
-        return Answer(_recalled(messages))
     if name == "bad arguments":
         return _bad_arguments(messages)
     return _scripted("", messages, _offered(request))
@@ -182,19 +182,6 @@ def _said(wanted: dict[str, Any], messages: list[dict[str, Any]]) -> Answer:
     )
 
 
-def _planned(text: str, messages: list[dict[str, Any]], request: dict[str, Any]) -> Answer:
-    """Plans, calls that are repeated although they fail, and calls that are repeated because that can help."""
-    results = _results_of_this_turn(messages)
-    call = planning.next_call(text, results)
-    if call is not None and request.get("tool_choice") != "none":
-        return Answer(calls=[call], finish_reason="tool_calls")
-    told = [
-        planning.told(content) if name == planning.MAKE_PLAN else _told(name, given, content)
-        for name, given, content in results
-    ]
-    return Answer(_opening(messages) + " ".join(told or ["There is nothing to tell."]))
-
-
 def _summary(text: str) -> str:
     """What the user has said, in a row: nothing is lost as long as it fits."""
     former = next(iter(json_mode.lines_after(text, FORMER_TITLE)), "")
@@ -211,6 +198,19 @@ def _recalled(messages: list[dict[str, Any]]) -> str:
 
 def _structured(text: str, *, wrong: bool) -> Answer:
     return Answer("This is not of the form that was asked for.", is_formed=False) if wrong else Answer(text.strip())
+
+
+def _planned(text: str, messages: list[dict[str, Any]], request: dict[str, Any]) -> Answer:
+    """Plans, calls that are repeated although they fail, and calls that are repeated because that can help."""
+    results = _results_of_this_turn(messages)
+    call = planning.next_call(text, results)
+    if call is not None and request.get("tool_choice") != "none":
+        return Answer(calls=[call], finish_reason="tool_calls")
+    told = [
+        planning.told(content) if name == planning.MAKE_PLAN else _told(name, given, content)
+        for name, given, content in results
+    ]
+    return Answer(_opening(messages) + " ".join(told or ["There is nothing to tell."]))
 
 
 def _bad_arguments(messages: list[dict[str, Any]]) -> Answer:

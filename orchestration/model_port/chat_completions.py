@@ -171,9 +171,9 @@ class ChatCompletions:
         yield decoder.end()
 
 
-_DISPENSABLE = ("stream_options", "max_completion_tokens", "tool_choice", "response_format")
-"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name, that no tools are to be
-called is left to what the model is told, and the form of the answer is asked for in the prompt alone."""
+_DISPENSABLE = ("stream_options", "max_completion_tokens", "response_format", "tool_choice")
+"""Parameters that older servers refuse: token counts are done without, the limit is given under its old name, the form of the answer and
+that no tools are to be called are left to what the model is told."""
 
 
 def _parameters(request: ModelRequest, refused: frozenset[str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from orchestration.plans.definition import MAKE_PLAN
 from orchestration.prompted_json.reading import ReadObject
-from orchestration.prompting import PLANNING_TOOL
 
 ANSWER, THOUGHT = "answer", "thought"
 _ASKS_TO_ACT = frozenset({"action", "actions", "plan"})
@@ -54,9 +54,9 @@ def asked_calls(found: ReadObject, tools: Collection[str]) -> list[Call]:
 
 def _calls(name: str, value: Any, tools: Collection[str]) -> list[Call]:
     if name == "plan":
-        if PLANNING_TOOL not in tools:
+        if MAKE_PLAN not in tools:
             raise InvalidAnswerError('There is no planning here: give an "action" or an "answer".')
-        return [Call(PLANNING_TOOL, _object(value, '"plan"'))]
+        return [Call(MAKE_PLAN, _object(value, '"plan"'))]
     if name == "action":
         return [_call(value, '"action"', tools)]
     if not isinstance(value, list) or not value:
@@ -80,7 +80,7 @@ def _object(value: Any, where: str) -> str:
 
 def _named(tools: Collection[str]) -> str:
     if not tools:
-        return "You have no tools."
+        return 'You may call no tools now: give an "answer".'
     shown = sorted(tools)[:_MOST_NAMED]
     return f"The tools are: {', '.join(shown)}{', ...' if len(tools) > _MOST_NAMED else ''}."
 

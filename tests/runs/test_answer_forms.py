@@ -106,6 +106,15 @@ def test_two_calls_are_made_side_by_side(started: RunningService) -> None:
     assert usage["inputTokens"] == 800
 
 
+def test_a_plan_is_carried_out(started: RunningService, model: RecordedModel) -> None:
+    frames = asked(started, run_input("recorded plan"))
+    assert calls(frames) == ["make_plan", "get_weather_tool", "add_note_tool"]
+    assert text(frames) == "I noted the weather in Rome."
+    told = model.requests[-1]["messages"]
+    assert '"plan":{' in told[-2]["content"]
+    assert '"tool":"make_plan"' in told[-1]["content"]
+
+
 def test_an_answer_in_the_wrong_form_is_mended_and_never_shown(
     started: RunningService, model: RecordedModel, stored: Stored
 ) -> None:
