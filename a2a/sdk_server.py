@@ -77,6 +77,7 @@ class _WithoutContents(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else record.levelname.lower()
         record.msg, record.args, record.exc_info = f"the A2A SDK could not serve a request ({kind})", (), None
+        record.levelno, record.levelname = logging.INFO, "INFO"  # what is ours to mend is logged where it happens
         return True
 
 

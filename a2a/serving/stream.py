@@ -48,10 +48,10 @@ class TaskStream:
             if before.state is TaskState.WORKING and before.run_id:
                 async for document in self._followed():
                     yield document
-            elif self.runs.is_ending:
-                raise _come_again()
             else:
                 await asyncio.sleep(POLL_SECONDS)
+            if self.runs.is_ending:
+                raise _come_again()
             await self._look()
             for document in self._news(before):
                 waits_since = time.monotonic()
