@@ -6,6 +6,9 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from a2a.task_models import PushConfig as PushConfig
+from a2a.task_models import PushDelivery as PushDelivery
+from a2a.task_models import Task as Task
 from agentbackend.foundation.identifiers import uuid7
 from tools.calls import SideEffects
 from tools.models.names import credential_name, role_name, server_name

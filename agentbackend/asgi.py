@@ -24,6 +24,8 @@ if settings.CONFIGURATION_PROBLEMS:
 configure_telemetry()  # before the middleware is loaded and the first client is made
 django_application = get_asgi_application()
 
+from a2a.cards import CARD_PATH, KEY_SET_PATH  # noqa: E402
+from a2a.serving.application import A2AApplication, PublicCards, Publisher  # noqa: E402
 from agentbackend.gateway.authentication import GatewayAuthentication  # noqa: E402
 from agentbackend.gateway.console_session import ConsoleSessionAuthentication  # noqa: E402
 from agentbackend.service import service  # noqa: E402
@@ -47,6 +49,8 @@ class PathRouter:
     def _application(self, path: str) -> Any:
         if path in self._exact:
             return self._exact[path]
+        if PublicCards.takes(path):
+            return self._exact[CARD_PATH]
         for prefix, application in self._prefixes.items():
             if path.startswith(prefix):
                 return application
@@ -78,12 +82,17 @@ playground = ConsoleSessionAuthentication(
 fixtures = import_string(settings.MCP_CONFORMANCE_FIXTURES) if settings.MCP_CONFORMANCE_FIXTURES else None
 mcp = GatewayAuthentication(McpApplication(service.mcp_requests, extend=fixtures), service.authenticator)
 
+tasks = service.a2a_tasks
+publisher = Publisher(service.a2a_keys, settings.A2A_PUBLIC_URL, tuple(settings.ALLOWED_HOSTS))
+cards = PublicCards(tasks.runs, publisher, tasks.tck.agent if tasks.tck else None)
+
 application = ProtocolTypeRouter(
     {
         "http": RequestLog(
             PathRouter(
-                {"/mcp": mcp, "/mcp/": mcp},
+                {"/mcp": mcp, "/mcp/": mcp, CARD_PATH: cards, KEY_SET_PATH: cards},
                 {
+                    "/a2a/": GatewayAuthentication(A2AApplication(tasks, publisher), service.authenticator),
                     "/ag-ui/": GatewayAuthentication(agui_router(service.engine), service.authenticator),
                     "/playground/agent/": playground,
                     "/playground/events": playground,

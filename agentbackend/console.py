@@ -70,6 +70,7 @@ NAVIGATION: list[dict[str, Any]] = [
             _entry("Threads", "chat", "orchestration.thread"),
             _entry("Turns", "question_answer", "orchestration.conversationturn"),
             _entry("Agents", "smart_toy", "orchestration.agent"),
+            _entry("A2A tasks", "swap_horiz", "a2a.task"),
             _entry("Model providers", "hub", "orchestration.modelprovider"),
             _entry("Model prices", "payments", "orchestration.modelprice"),
             _entry("Jobs", "pending_actions", "procrastinate.procrastinatejob"),

@@ -42,6 +42,7 @@ _SEES_RUNNING = (
     | _permissions("tools", "remoteserver", "view")
     | _permissions("tools", "remotetool", "view")
     | _permissions("a2a", "remoteagent", "view")
+    | _permissions("a2a", "task", "view")
     | _permissions("tools", "storedcredential", "view")
     | _permissions("tools", "guardrailpolicy", "view")
 )

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import environ
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from agentbackend.embedded_postgres.location import base_folder
 
@@ -28,6 +30,12 @@ def _key_ring() -> str:
     return f"development:{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
+def _signing_key() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    data = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return f"development:{base64.b64encode(data).decode()}"
+
+
 def _password() -> str:
     return secrets.token_urlsafe(18)
 
@@ -37,6 +45,7 @@ KEYS: dict[str, Callable[[], str]] = {
     "VAULT_KEYS": _key_ring,
     "LEDGER_SIGNING_KEYS": _key_ring,
     "GATEWAY_SIGNING_KEYS": _key_ring,
+    "A2A_SIGNING_KEYS": _signing_key,
     "MOCK_WEATHER_TOOL_API_KEY": lambda: "development-" + secrets.token_hex(12),
 }
 """Settings that get a value here, and how it is made."""

@@ -14,16 +14,22 @@ from collections.abc import Awaitable, Callable
 from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from a2a import loading as a2a_loading
 from a2a.delegation import directory
+from a2a.push.announcing import Announcer
 from a2a.roster import roster
 from a2a.scripted_agent import ScriptedAgent
+from a2a.serving.task_service import TaskService
+from a2a.signing_keys import SigningKeys
+from a2a.tck_agent import TckAgent
 from agentbackend import readiness
 from agentbackend.dispatch.jobs import Jobs, JobsConfig
 from agentbackend.dispatch.workers import WorkerPlan, Workers
 from agentbackend.foundation import metrics
 from agentbackend.foundation.database import database
+from agentbackend.foundation.keyring import KeyRingError
 from agentbackend.foundation.outbound import OutboundPolicy
 from agentbackend.foundation.writer import GroupWriter
 from agentbackend.gateway.authentication import Authenticator, key_set_host
@@ -34,6 +40,7 @@ from agentbackend.schema import pending_migrations
 from agentbackend.telemetry import instrument_client, shutdown_telemetry
 from audit import sign_ins
 from audit.writing import WriterRecorder
+from orchestration.a2a_runs import A2ARuns
 from orchestration.doorbell import Doorbell, SharedLayer
 from orchestration.engine import Engine, EngineConfig
 from orchestration.model_port import ModelPort
@@ -73,6 +80,10 @@ class Service:
         )
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
         tool_process.configure(policy=policy, recorder=WriterRecorder(self.writer))
+        self.a2a_keys = _signing_keys()
+        self.a2a_tasks = TaskService(database, A2ARuns(self.engine), TckAgent() if settings.A2A_TCK_AGENT else None)
+        self.announcer = Announcer(database, self.a2a_tasks.runs, policy, self.a2a_keys)
+        self.jobs.announcer = self.announcer
         self.mcp_requests = OpenRequests(settings.MAX_CONCURRENT_RUNS)
         self._model_port: ModelPort | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -98,6 +109,8 @@ class Service:
             directory.add(ScriptedAgent())
         await self._warn_of_others()
         await sync_to_async(publish_keywords_of_setting)(settings.DISALLOWED_KEYWORDS)
+        if self.a2a_keys.active is None:
+            logger.warning("A2A_SIGNING_KEYS is not set: cards of exposed agents and push notifications are not signed")
         self.engine.start(self._model_port)
         self.doorbell.start()
         if concurrency is None:
@@ -109,6 +122,7 @@ class Service:
         self._loops = [
             loop.create_task(self.recorder.refusals.run(), name="refusals"),
             loop.create_task(_each_minute(prune_nonces, "expired nonces could not be removed"), name="nonces"),
+            loop.create_task(self._announce(), name="announcements"),
             loop.create_task(_each_minute(self.engine.tidy_budgets, "budgets could not be tidied"), name="budgets"),
             loop.create_task(
                 _each_minute(sign_ins.flush_async, "failed sign-ins could not be counted"), name="sign-ins"
@@ -143,6 +157,7 @@ class Service:
             await self.workers.stop()
         await close_connections()
         await a2a_loading.close_connections()
+        await self.announcer.aclose()
         await self.doorbell.stop()
         for loop in self._loops:
             loop.cancel()
@@ -174,6 +189,15 @@ class Service:
         register_refresher(self._refresh_gauges)
         debug.register_source("pool", self.database.statistics)
         debug.register_source("queue", self._queue_statistics)
+
+    async def _announce(self) -> None:
+        """Each second: queue what is to be announced of A2A tasks. Whatever fails here is found again."""
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                await self.jobs.defer_announcements(await self.announcer.due())
+            except Exception:
+                logger.exception("the states of A2A tasks could not be announced")
 
     async def _database_is_well(self) -> None:
         await self.database.fetch_one("SELECT 1")
@@ -226,6 +250,14 @@ class Service:
             "readers": self.engine.live.readers,
             "mcp_requests": self.mcp_requests.count,
         }
+
+
+def _signing_keys() -> SigningKeys:
+    """The keys that sign our agents' cards; raises ImproperlyConfigured."""
+    try:
+        return SigningKeys.of(settings.A2A_SIGNING_KEYS)
+    except KeyRingError as error:
+        raise ImproperlyConfigured(f"A2A_SIGNING_KEYS: {error}.") from None
 
 
 def _engine_config() -> EngineConfig:

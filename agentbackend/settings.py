@@ -61,6 +61,8 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "MCP_CONFORMANCE_FIXTURES": (str, ""),
     "MOCK_WEATHER_TOOL_API_KEY": (str, ""),
     "A2A_MAX_HOPS": (int, 5),
+    "A2A_PUBLIC_URL": (str, ""),
+    "A2A_TCK_AGENT": (bool, False),
     "DISALLOWED_KEYWORDS": (str, ""),
     "OUTBOUND_ALLOWED_HOSTS": (str, ""),
     "OUTBOUND_PROXY": (str, ""),
@@ -74,6 +76,7 @@ SCHEME: dict[str, tuple[type, Any]] = {
     "DJANGO_SECRET_KEY": (str, ""),
     "VAULT_KEYS": (str, ""),
     "LEDGER_SIGNING_KEYS": (str, ""),
+    "A2A_SIGNING_KEYS": (str, ""),
     "DJANGO_DEBUG": (bool, False),
     "DJANGO_ALLOWED_HOSTS": (str, ""),
     "PORT": (int, 8000),
@@ -234,6 +237,10 @@ MCP_CONFORMANCE_FIXTURES: str = _read("MCP_CONFORMANCE_FIXTURES")
 if MCP_CONFORMANCE_FIXTURES and not DEBUG:
     raise ImproperlyConfigured("MCP_CONFORMANCE_FIXTURES: is for tests only, and refused when DJANGO_DEBUG is off.")
 A2A_MAX_HOPS: int = _at_least(1, "A2A_MAX_HOPS")
+A2A_PUBLIC_URL: str = _address("A2A_PUBLIC_URL", "http", "https").rstrip("/")
+A2A_TCK_AGENT: bool = _read("A2A_TCK_AGENT")
+if A2A_TCK_AGENT and not DEBUG:
+    raise ImproperlyConfigured("A2A_TCK_AGENT: is for tests only, and refused when DJANGO_DEBUG is off.")
 DISALLOWED_KEYWORDS: list[str] = _list("DISALLOWED_KEYWORDS")
 OUTBOUND_ALLOWED_HOSTS: list[str] = _list("OUTBOUND_ALLOWED_HOSTS")
 if DEBUG:  # the sample agent that `make run` starts
@@ -251,6 +258,7 @@ SUPABASE_JWT_SECRET: str = _read("SUPABASE_JWT_SECRET")
 SECRET_KEY: str = _read("DJANGO_SECRET_KEY")
 VAULT_KEYS = _key_ring("VAULT_KEYS")
 LEDGER_SIGNING_KEYS = _key_ring("LEDGER_SIGNING_KEYS")
+A2A_SIGNING_KEYS = _key_ring("A2A_SIGNING_KEYS")
 
 # --- the web
 ALLOWED_HOSTS: list[str] = _list("DJANGO_ALLOWED_HOSTS") or (["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
@@ -301,6 +309,7 @@ AUDIT_LINKS = {
     "tools.storedcredential": "admin:tools_storedcredential_change",
     "a2a.remoteagent": "admin:a2a_remoteagent_change",
     "tools.guardrailpolicy": "admin:tools_guardrailpolicy_change",
+    "a2a.task": "admin:a2a_task_change",
     "change": "admin:tools_changerequest_change",
     "auth.user": "admin:auth_user_change",
     "auth.group": "admin:auth_group_change",

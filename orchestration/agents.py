@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -36,9 +37,12 @@ class AgentProfile:
     output_schema: dict[str, Any] | None
     guardrails: frozenset[str]
     summarise_history: bool
+    exposed_over_a2a: bool = False
+    skills: dict[str, Any] = field(default_factory=dict)
+    updated_at: datetime | None = None
 
 
-_FIELDS = tuple(field.name for field in fields(AgentProfile))
+_FIELDS = tuple(column.name for column in fields(AgentProfile))
 
 
 class AgentCatalogue:

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
 
 import audit
+from a2a.cards import skill_problems
 from a2a.delegation import TOOL_PREFIX
 from a2a.models import RemoteAgent
 from audit import actions
@@ -48,6 +49,8 @@ class AgentKind:
         "event_retention_days": (int, None),
         "guardrails": (list, []),
         "tools": (list, []),
+        "exposed_over_a2a": (bool, False),
+        "skills": (dict, {}),
     }
 
     def names(self) -> list[str]:
@@ -91,6 +94,8 @@ class AgentKind:
             problems.setdefault("is_default", []).append("Make another agent the default one instead.")
         if spec["is_default"] and not spec["enabled"]:
             problems.setdefault("enabled", []).append("The default agent must be enabled.")
+        if wrong := skill_problems(spec["skills"]):
+            problems.setdefault("skills", []).extend(wrong)
         if problems:
             raise ValidationError(problems)
 

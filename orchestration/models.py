@@ -78,6 +78,14 @@ class Agent(models.Model):
         null=True, blank=True, validators=[MinValueValidator(1)],
         help_text="Days to keep the event log of an ended run; its messages stay. Empty: the service's EVENT_RETENTION_DAYS.",
     )  # fmt: skip
+    exposed_over_a2a = models.BooleanField(
+        "exposed over A2A", default=False, db_default=False,
+        help_text="Other agents may find it and give it tasks over A2A.",
+    )  # fmt: skip
+    skills = models.JSONField(
+        blank=True, default=dict, db_default={},
+        help_text="What its A2A card says that it can do: by id, objects with name, description, and perhaps tags and examples.",
+    )  # fmt: skip
     enabled = models.BooleanField(default=True, db_default=True)
     is_default = models.BooleanField(default=False, db_default=False, help_text="Answers on /ag-ui/events.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)

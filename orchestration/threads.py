@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 
+from a2a.task_store import remove_context
 from agentbackend.foundation.database import Connection, Database
 from agentbackend.foundation.problems import Problem
 from agentbackend.foundation.writer import Unit
@@ -194,6 +195,7 @@ async def delete_thread(database: Database, actor: Actor, public_id: str, *, req
             raise Problem(
                 "thread_busy", "A run is going on in this thread: stop it first.", extra={"run_id": active_run}
             )
+        await remove_context(connection, actor.tenant, public_id)
         for statement in _DELETE:
             await connection.execute(statement, (thread_id,))
         await _record(connection, actions.THREAD_DELETED, actor, thread_id, request_id, {"thread": public_id})

@@ -50,6 +50,16 @@ class TakesUpRuns(Protocol):
     async def summarise(self, thread_id: UUID) -> None: ...  # noqa: D102
 
 
+class Announces(Protocol):
+    """What the jobs need of whoever announces the states of A2A tasks."""
+
+    async def announce(self, delivery_id: UUID) -> None: ...  # noqa: D102
+
+    async def look_at_all(self) -> None: ...  # noqa: D102
+
+    async def remove_old(self) -> None: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class JobsConfig:
     """What the jobs are told by the settings. `event_retention_days`: 0 keeps event logs for ever."""
@@ -65,9 +75,13 @@ class Jobs:
         self._database = database
         self._engine = engine
         self._config = config
+        self.announcer: Announces | None = None
         # The names are in the database: never rename them while jobs may wait.
         self._carry_out_run = self.app.task(name="runs.carry_out", queue=RUNS)(self._carry_out)
         self._take_up_runs = self.app.task(name="runs.take_up_all", queue=RECOVERY)(self._take_up)
+        self._announce_states = self.app.task(name="a2a.announce", queue=MAINTENANCE)(self._announce)
+        self._care_for("maintenance.look_at_tasks", "* * * * *", self._look_at_tasks)
+        self._care_for("maintenance.remove_old_announcements", "27 * * * *", self._remove_old_announcements)
         self._summarise_thread = self.app.task(name="threads.summarise", queue=RUNS)(self._summarise)
         self._care_for("maintenance.pack_event_logs", "* * * * *", self._pack)
         self._care_for("maintenance.expire_event_logs", "7 * * * *", self._expire)
@@ -91,6 +105,11 @@ class Jobs:
             some = [str(run_id) for run_id in run_ids[start : start + _RUNS_OF_A_JOB]]
             # The lock is the part's number: what several processes find at once is queued once, what is left out comes next time.
             await self._defer(self._take_up_runs, f"runs.take_up_all:{number}", run_ids=some)
+
+    async def defer_announcements(self, deliveries: Sequence[UUID]) -> None:
+        """A job for each announcement that is due. They are claimed for a while: one whose job is lost comes round again."""
+        for delivery in deliveries:
+            await self._defer(self._announce_states, f"a2a.announce:{delivery}", delivery_id=str(delivery))
 
     async def defer_summary(self, thread_id: UUID) -> None:
         """`orchestration.dispatch.Dispatcher`: one job a thread, and one at work."""
@@ -123,10 +142,22 @@ class Jobs:
         for run_id in run_ids:
             await self._engine.adopt(UUID(run_id), wait=False)
 
+    async def _announce(self, delivery_id: str) -> None:
+        if self.announcer is not None:
+            await self.announcer.announce(UUID(delivery_id))
+
     async def _summarise(self, thread_id: str) -> None:
         await self._engine.summarise(UUID(thread_id))
 
     # --- maintenance
+
+    async def _look_at_tasks(self, timestamp: int) -> None:
+        if self.announcer is not None:
+            await self.announcer.look_at_all()
+
+    async def _remove_old_announcements(self, timestamp: int) -> None:
+        if self.announcer is not None:
+            await self.announcer.remove_old()
 
     async def _pack(self, timestamp: int) -> None:
         for _ in range(_MOST_BATCHES):

@@ -55,6 +55,11 @@ class AgentForm(forms.ModelForm):
     output_schema = IndentedJSONField(
         rows=8, required=False, help_text="JSON Schema of its answers. Empty: it answers in prose."
     )
+    skills = IndentedJSONField(
+        rows=8,
+        required=False,
+        help_text='What its card says that it can do: {"id": {"name": "...", "description": "..."}}.',
+    )
     change_note = forms.CharField(
         required=False,
         max_length=500,
@@ -67,7 +72,7 @@ class AgentForm(forms.ModelForm):
         fields = (
             "name", "slug", "description", "enabled", "is_default", "instructions", "prompting", "planning", "output_schema",
             "model", "fallback_models", "temperature", "max_output_tokens", "history_token_budget", "summarise_history",
-            "max_iterations", "event_retention_days", "guardrails", "tools",
+            "max_iterations", "event_retention_days", "guardrails", "tools", "exposed_over_a2a", "skills",
         )  # fmt: skip
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -85,6 +90,7 @@ class AgentForm(forms.ModelForm):
         if not self.errors and "tools" in self.fields:
             kind = kind_named(AgentKind.name)
             spec = {field: cleaned[_FORM_NAMES.get(field, field)] for field in AgentKind.fields}
+            spec["skills"] = cleaned["skills"] = spec["skills"] or {}
             self.document = Document(kind.name, self.instance.slug or cleaned["slug"], spec)
             try:
                 checked(kind, self.document)
@@ -153,6 +159,7 @@ class AgentAdmin(ModelAdmin):
         ("History", {"fields": (("history_token_budget", "event_retention_days"), "summarise_history")}),
         ("Guardrails", {"fields": ("guardrails",)}),
         ("Tools", {"fields": ("tools",)}),
+        ("A2A", {"fields": ("exposed_over_a2a", "skills")}),
     )  # fmt: skip
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Agent | None = None) -> dict[str, Any]:

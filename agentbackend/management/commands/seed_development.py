@@ -16,11 +16,13 @@ from a2a.remote_cards import digest_of
 from agentbackend.console_groups import ensure_console_groups
 from agentbackend.development import LOGINS, kept_values, make_passwords
 from agentbackend.schema import migrate_now
-from audit.actions import CONSOLE_ADDED
+from audit.actions import AGENT_CHANGED, CONSOLE_ADDED
 from audit.actor import SYSTEM
 from audit.admin_recording import target_of
+from audit.models import AuditEvent
 from audit.recording import record
 from mock_a2a_server.card import CARD_PATH, card
+from orchestration.models import Agent
 from tools.calls import SideEffects
 from tools.changes import submit
 from tools.documents import Document, kind_named
@@ -48,6 +50,7 @@ class Command(BaseCommand):
             for name, password in passwords.items():
                 _ensure_login(name, password)
         _ensure_sample_agent()
+        _expose_default_agent()
         self._print(passwords)
 
     def _print(self, passwords: dict[str, str]) -> None:
@@ -84,6 +87,18 @@ def _ensure_sample_agent() -> None:
     if submit(Document("RemoteAgent", SAMPLE_AGENT, spec), by=SYSTEM, reason="The sample agent of make run.") is None:
         agent = RemoteAgent.objects.get(name=SAMPLE_AGENT)
         take_over(agent.pk, FoundCard(described, SignatureCheck("unsigned")), by=SYSTEM)
+
+
+def _expose_default_agent() -> None:
+    """The agent that is seeded is exposed over A2A, unless somebody has changed it: then that person decides."""
+    agent = Agent.objects.filter(is_default=True, exposed_over_a2a=False).first()
+    if agent is None or "agents" in settings.FOUR_EYES:
+        return
+    if AuditEvent.objects.filter(action=AGENT_CHANGED, target_id=str(agent.pk)).exists():
+        return
+    spec = kind_named("Agent").read(agent.slug) or {}
+    reason = "The default agent of make run can be asked over A2A."
+    submit(Document("Agent", agent.slug, {**spec, "exposed_over_a2a": True}), by=SYSTEM, reason=reason)
 
 
 def _ensure_login(name: str, password: str) -> None:
