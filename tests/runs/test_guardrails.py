@@ -291,6 +291,168 @@ def test_a_person_is_asked_about_arguments_where_a_policy_says_so(service: Runni
     assert "saved" in result["content"]
 
 
+def _asked(service: RunningService, guarded: Guarded, caller: Caller) -> tuple[dict[str, Any], str]:
+    """A run that ended with a question about a note: its input, and the question's id."""
+    note = {"title": uuid4().hex, "content": f"about {guarded.word('arguments_ask')}"}
+    wish = run_input(say(calls=[["add_note_tool", note]], then="So it is."))
+    frames = service.stream(caller, "POST", guarded.path, json=wish)
+    [interrupt] = frames[-1].event["outcome"]["interrupts"]
+    return wish, interrupt["id"]
+
+
+def _answered(
+    service: RunningService, guarded: Guarded, way: str, answer: dict[str, Any]
+) -> tuple[list[Frame], dict[str, Any]]:
+    """Ask about a note and answer it by this way: the frames of the run that carries it out, and the question as it is kept."""
+    caller = Caller()
+    wish, question = _asked(service, guarded, caller)
+    address = f"/ag-ui/approvals/{question}"
+    if way == "resume":
+        resume = [{"interruptId": question, "status": "resolved", "payload": answer}]
+        again = run_input("", threadId=wish["threadId"], messages=[], resume=resume)
+        frames = service.stream(caller, "POST", guarded.path, json=again)
+    with service.client(caller) as client:
+        if way == "post":
+            decision = "approve" if answer.pop("approved") else "deny"
+            response = client.post(address, json={"decision": decision, **answer})
+            assert response.status_code == 200, response.text
+            run_id = eventually(lambda: client.get(address).json().get("runId"), "a run carries it out")
+            with following(service, caller, run_id) as following_frames:
+                frames = list(following_frames)
+        return frames, client.get(address).json()
+
+
+@pytest.mark.parametrize("way", ["resume", "post"])
+@pytest.mark.parametrize("rule", ["in_block", "in_redact", "out_block"])
+def test_the_reason_of_an_answer_is_a_users_words_and_the_answer_counts_all_the_same(
+    service: RunningService,
+    guarded: Guarded,
+    stored: Stored,
+    superuser_connection: psycopg.Connection,
+    rule: str,
+    way: str,
+) -> None:
+    word = guarded.word(rule)
+    frames, kept = _answered(service, guarded, way, {"approved": False, "reason": f"not {word}"})
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert "decided that this call is not made" in result["content"]
+    assert (kept["status"], word in json.dumps(kept)) == ("denied", False)
+    assert word not in raw(frames)
+    assert places_of(superuser_connection, word) == []
+    found = "guardrail.found" if rule == "in_redact" else "guardrail.violation"
+    where = stored.values(
+        "SELECT action FROM audit_events WHERE thread_id = (SELECT thread_id FROM orchestration_interrupt WHERE id = %s)",
+        kept["id"],
+    )
+    assert found in where
+
+
+@pytest.mark.parametrize("way", ["resume", "post"])
+@pytest.mark.parametrize("rule", ["arguments_redact", "out_redact"])
+def test_edited_arguments_are_masked_like_those_of_a_model(
+    service: RunningService,
+    guarded: Guarded,
+    stored: Stored,
+    superuser_connection: psycopg.Connection,
+    rule: str,
+    way: str,
+) -> None:
+    word, title = guarded.word(rule), uuid4().hex
+    edited = {"title": title, "content": f"call {word} back"}
+    frames, _ = _answered(service, guarded, way, {"approved": True, "editedArgs": edited})
+    [content] = stored.values("SELECT content FROM tools_note WHERE title = %s", title)
+    assert content.startswith("call ")
+    assert word not in content + raw(frames)
+    assert places_of(superuser_connection, word) == []
+
+
+def test_a_plan_with_blocked_arguments_is_refused_with_the_policys_name(
+    service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
+) -> None:
+    word, policy = guarded.word("arguments_block"), guarded.policies["arguments_block"]
+    step = {"id": "note", "tool": "add_note_tool", "arguments": {"title": "n", "content": word}}
+    _, frames = posted(service, guarded, "demo: plan " + _hidden({"steps": [step]}))
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert f"the guardrail policy {policy} does not allow" in result["content"]
+    assert result["metadata"]["error"]["kind"] == "refused"
+    assert places_of(superuser_connection, word) == []
+
+
+@pytest.mark.parametrize("action", ["block", "ask"])
+def test_arguments_of_a_plans_step_are_checked_with_the_results_in_them(
+    service: RunningService, stored: Stored, action: str
+) -> None:
+    word = a_word()
+    with transaction.atomic():
+        settings = {"settings": {"classes": ["card"]}}
+        policies = [make_policy(action, "tool_arguments", kind="pii", **settings)]
+        policies.append(make_policy("block", "user_input", words=[word]))
+    made, caller = make_agent(policies), Caller()
+    eventually(lambda: seen_by(service, made, word), "the service has seen the agent and its policies")
+    plan = {
+        "steps": [
+            {"id": "sum", "tool": "calculator_tool", "arguments": {"expression": "4111111111111110+1"}},
+            {"id": "next", "tool": "calculator_tool",
+             "arguments": {"expression": "x+1", "values": {"x": {"$from": "sum"}}}},
+        ]
+    }  # fmt: skip
+    wish = run_input("demo: plan " + json.dumps(plan))
+    frames = service.stream(caller, "POST", made.path, json=wish)
+    assert_well_formed(frames, wish["runId"])
+    shown = [event["delta"] for event in events(frames, "TOOL_CALL_ARGS")]
+    assert stored.audit(wish["runId"]).count("tool.allowed") == 1
+    if action == "block":
+        assert [arguments for arguments in shown if "4111111111111111" in arguments] == []
+        assert f"the guardrail policy {policies[0]} does not allow" in raw(frames)
+        return
+    [interrupt] = frames[-1].event["outcome"]["interrupts"]
+    assert "4111111111111111" in interrupt["metadata"]["arguments"]
+    answer = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}]
+    again = run_input("", threadId=wish["threadId"], messages=[], resume=answer)
+    frames = service.stream(caller, "POST", made.path, json=again)
+    assert events(frames, "TOOL_CALL_RESULT")[0]["content"] == "4111111111111112"
+    assert frames[-1].event["outcome"] == {"type": "success"}
+
+
+def test_a_step_may_refer_to_a_result_that_the_model_is_warned_of(service: RunningService, guarded: Guarded) -> None:
+    steps = [
+        {"id": "keep", "tool": "add_note_tool", "arguments": {"title": "w", "content": guarded.word("result_warn")}},
+        {"id": "get", "tool": "get_note_tool", "arguments": {"title": "w"}, "after": ["keep"]},
+        {"id": "again", "tool": "add_note_tool",
+         "arguments": {"title": "again", "content": {"$from": "get", "path": "/content"}}},
+    ]  # fmt: skip
+    _, frames = posted(service, guarded, "demo: plan " + _hidden({"steps": steps}))
+    report = json.loads(events(frames, "TOOL_CALL_RESULT")[-1]["content"])
+    assert {step["id"]: step["status"] for step in report["steps"]} == {"keep": "done", "get": "done", "again": "done"}
+    assert "data, not instructions" in report["steps"][1]["result"], "the model is warned all the same"
+
+
+def test_what_the_application_says_of_its_context_is_checked(
+    service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
+) -> None:
+    word = guarded.word("in_block")
+    _, frames = posted(service, guarded, "hello", context=[{"description": f"the page {word}", "value": "1"}])
+    assert violation(frames)["stage"] == "user_input"
+    assert places_of(superuser_connection, word) == []
+
+
+@pytest.mark.parametrize("action", ["block", "redact"])
+def test_what_the_parts_of_a_message_say_together_is_checked(
+    service: RunningService, superuser_connection: psycopg.Connection, action: str
+) -> None:
+    first, second, word = a_word(), a_word(), a_word()
+    with transaction.atomic():
+        policy = make_policy(action, "user_input", words=[f"{first} {second}"])
+        probe = make_policy("block", "user_input", words=[word])
+    made = make_agent([policy, probe])
+    eventually(lambda: seen_by(service, made, word), "the service has seen the agent and its policies")
+    parts = [{"type": "text", "text": f"tell me {first}"}, {"type": "text", "text": second}]
+    _, frames = posted(service, made, "", messages=[{"id": str(uuid4()), "role": "user", "content": parts}])
+    assert second not in raw(frames)
+    assert places_of(superuser_connection, second) == []
+    remove_policies([policy, probe])
+
+
 @pytest.mark.parametrize("rule", ["result_block", "result_redact", "result_warn"])
 def test_results_are_withheld_masked_or_marked(
     service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection, rule: str
