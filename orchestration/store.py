@@ -27,8 +27,11 @@ from orchestration.run_input import RunInput, stored_input
 from tools.governance.budget_ledger import Admission
 
 MAX_HISTORY_TURNS = 200
-JOURNAL_VERSION = 2
-"""The form of the journal that this code writes and can go on from."""
+JOURNAL_VERSION = 3
+"""The form of the journal that this code writes. Raise it when former code could not go on from what is written now: plans, subagents,
+the shared state, corrections came with 3."""
+OLDEST_READABLE_JOURNAL = 2
+"""What this code can go on from; runs of older versions are ended."""
 QUEUED_SECONDS = 30.0
 """After this time a queued run is put into the queue again: its job may be lost."""
 
