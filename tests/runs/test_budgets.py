@@ -80,6 +80,7 @@ def cases(governed: Governed) -> dict[str, Caller]:
         "one turn": governed.add("tokens", TURN_TOKENS + 100),
         "no tokens left": governed.add("tokens", TURN_TOKENS),
         "one at a time": governed.add("concurrent_runs", 1, ""),
+        "one plan at a time": governed.add("concurrent_runs", 1, ""),
         "plenty": governed.add("tokens", 10**8),
         "one call": governed.add("tool_calls", 1),
         "no calls": governed.add("tool_calls", 0),
@@ -202,6 +203,28 @@ def test_as_many_runs_go_on_at_the_same_time_as_the_budget_allows(
         assert [*seen, *frames][-1].event["outcome"] == {"type": "cancelled"}
     assert used(caller) == (0, 0)
     assert post(connected, caller).status_code == 200
+
+
+def test_a_run_that_ends_takes_budget_and_thread_in_the_order_of_one_that_begins(
+    connected: RunningService, cases: dict[str, Caller], governed: Governed, superuser_connection: psycopg.Connection
+) -> None:
+    caller, wish = cases["one plan at a time"], run_input("plan: compare the weather in London and Paris")
+    with connected.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        assert next(frames).event["type"] == "RUN_STARTED"
+        with superuser_connection.transaction():  # as the next run of the thread begins: the budget, then the thread
+            superuser_connection.execute(
+                "SELECT FROM tools_budgetuse AS spent JOIN tools_budget AS budget ON budget.id = spent.budget_id "
+                "WHERE budget.name = %s FOR UPDATE OF spent",
+                (governed.name_for(caller),),
+            )
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            eventually(
+                lambda: superuser_connection.execute(waiting).fetchone() == (1,), "the run's end waits for the budget"
+            )
+            superuser_connection.execute(
+                "SELECT FROM orchestration_thread WHERE public_id = %s FOR NO KEY UPDATE NOWAIT", (wish["threadId"],)
+            )
+        assert list(frames)[-1].event["outcome"] == {"type": "success"}
 
 
 def test_an_answer_that_is_stopped_before_its_end_is_counted_all_the_same(
