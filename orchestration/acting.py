@@ -13,7 +13,6 @@ from opentelemetry import trace
 from a2a.delegation import Handover, delegate, directory
 from a2a.hops import hops_of_run
 from agentbackend.foundation.identifiers import uuid7
-from agentbackend.foundation.problems import Problem
 from audit import actions
 from audit.entry import AuditEntry
 from orchestration import events as ev
@@ -190,9 +189,7 @@ class ToolCalls:
     async def _step_of_plan(
         self, call: ToolCall, capabilities: Capabilities, *, place: StepPlace
     ) -> dict[str, Any] | Question:
-        limits = self.record.limits
-        if limits is not None and self.record.journal.bytes > limits.max_bytes:
-            raise Problem("run_too_large", f"The run wrote more than {limits.max_bytes} bytes.")
+        self.record.require_room()
         call = await self._screened(call, capabilities)
         instead = self._repeated.refusal(call, turn=self.record.totals.turns)
         return await self._tool_call(call, capabilities, instead=instead, place=place)

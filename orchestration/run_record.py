@@ -12,8 +12,10 @@ from agentbackend.foundation.identifiers import uuid7
 from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import events as ev
 from orchestration.journal import RunJournal
-from orchestration.run_task import Conversation, RunLimits, RunTask, Totals
+from orchestration.run_task import AnswerStoppedError, Conversation, RunLimits, RunTask, Totals
 from orchestration.shared_state import SharedState
+
+_FULL = "I stopped here: this answer is as large as one may be. Ask me to go on if that helps."
 
 
 @dataclass(slots=True)
@@ -49,6 +51,15 @@ class RunRecord:
             "model_turns": max(0, self.limits.max_iterations - self.totals.turns),
             "seconds": max(0, round(self.limits.max_seconds - self.seconds)),
         }
+
+    def stop(self, limit: str, text: str) -> AnswerStoppedError:
+        """The end at one of `RunLimits`, in our own words."""
+        return AnswerStoppedError(limit, text, iterations=self.totals.turns)
+
+    def require_room(self) -> None:
+        """Raise AnswerStoppedError when the run has written as much as it may."""
+        if self.limits is not None and self.journal.bytes > self.limits.max_bytes:
+            raise self.stop("max_bytes", _FULL)
 
     @property
     def seconds(self) -> float:
