@@ -46,11 +46,13 @@ from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.invocation import ToolError, ToolInvocation
 from tools.output import Output, as_output
 from tools.registry import RegisteredTool, Snapshot, ToolRegistry, registry
+from tools.schema_cost import size_of
 from tools.schemas import problems
 
 logger = logging.getLogger(__name__)
 
 MAX_ARGUMENT_BYTES: Final = 64 * 1024
+MAX_ARGUMENT_DEPTH: Final = 100
 MAX_MESSAGE_LENGTH: Final = 2000
 SOON_SECONDS: Final = 60.0
 """A budget that renews within this time makes a call worth repeating in the same conversation."""
@@ -211,6 +213,8 @@ def _parsed(text: str) -> dict[str, Any]:
         raise _invalid(f"They are not JSON: {error}.") from error
     if not isinstance(arguments, dict):
         raise _invalid("They must be a JSON object.")
+    if size_of(arguments)[1] > MAX_ARGUMENT_DEPTH:
+        raise _invalid(f"They are nested more than {MAX_ARGUMENT_DEPTH} levels deep.")
     return arguments
 
 

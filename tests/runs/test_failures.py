@@ -135,6 +135,18 @@ def test_a_call_with_unreadable_arguments_can_be_made_again(service: RunningServ
     assert "42" in text(frames)
 
 
+@pytest.mark.parametrize("tool", ["calculator_tool", "make_plan"])
+def test_arguments_that_are_nested_too_deeply_are_refused_and_the_run_goes_on(
+    service: RunningService, tool: str
+) -> None:
+    nested = '{"expression": "1", "values": ' + '{"a":' * 300 + "1" + "}" * 301
+    frames = service.post_run(Caller(), f"demo: call {tool} {nested}")
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert "levels deep" in result["content"]
+    assert result["metadata"]["error"]["kind"] == "bad_arguments"
+    assert frames[-1].event["outcome"] == {"type": "success"}
+
+
 def test_the_next_question_can_be_asked_after_a_failure(service: RunningService) -> None:
     caller, wish = Caller(), run_input("demo: error 500")
     service.stream(caller, "POST", "/ag-ui/events", json=wish)
