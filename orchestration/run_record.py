@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+from psycopg import Error as DatabaseError
 
 from agentbackend.foundation.identifiers import uuid7
 from audit.entry import AuditEntry, Outcome, Target, entry
@@ -14,6 +17,9 @@ from orchestration import events as ev
 from orchestration.journal import RunJournal
 from orchestration.run_task import AnswerStoppedError, Conversation, RunLimits, RunTask, Totals
 from orchestration.shared_state import SharedState
+from tools.governance.budget_ledger import left_for
+
+logger = logging.getLogger(__name__)
 
 _FULL = "I stopped here: this answer is as large as one may be. Ask me to go on if that helps."
 
@@ -32,6 +38,7 @@ class RunRecord:
     limits: RunLimits | None = None
     holds_budgets: bool = False
     shared_state: SharedState = field(init=False)
+    _budgets_left: list[dict[str, Any]] = field(default_factory=list)
     _step_number: int = 0
     _began_at: float = field(default_factory=time.monotonic)
 
@@ -47,10 +54,18 @@ class RunRecord:
         """What the run may still use, as the model is told it."""
         if self.limits is None:
             return {}
-        return {
+        left: dict[str, Any] = {
             "model_turns": max(0, self.limits.max_iterations - self.totals.turns),
             "seconds": max(0, round(self.limits.max_seconds - self.seconds)),
         }
+        return {**left, "budgets": self._budgets_left} if self._budgets_left else left
+
+    async def look_at_budgets(self) -> None:
+        """Find out what budgets leave to the caller, for the failures that the model is told of next."""
+        try:
+            self._budgets_left = await left_for(self.task.agent.slug, self.task.actor)
+        except (DatabaseError, OSError, TimeoutError):  # no reason to fail: what is used is counted all the same
+            logger.warning("what is left of budgets cannot be told to the model")
 
     def stop(self, limit: str, text: str) -> AnswerStoppedError:
         """The end at one of `RunLimits`, in our own words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -258,6 +259,19 @@ def test_a_tool_call_over_budget_is_refused_and_the_model_is_told_when_it_renews
     assert error["retryAfterSeconds"] > 0
     assert "It renews at" in result["content"]
     assert ("tool.denied" in stored.audit(run_id), "tool.called" in stored.audit(run_id)) == (True, False)
+
+
+def test_with_a_failure_the_model_is_told_what_budgets_leave(
+    connected: RunningService, cases: dict[str, Caller], governed: Governed
+) -> None:
+    caller = cases["plenty"]
+    [single] = events(connected.post_run(caller, "weather in Nowhere"), "TOOL_CALL_RESULT")
+    results = events(connected.post_run(caller, "demo: plan-revise"), "TOOL_CALL_RESULT")
+    reports = [json.loads(result["content"]) for result in results if '"plan":"not all done"' in result["content"]]
+    for told in (single["metadata"]["limitsLeft"], reports[0]["limits_left"]):
+        [left] = told["budgets"]
+        assert (left["budget"], left["what"]) == (governed.name_for(caller), "tokens")
+        assert 0 < int(left["left"]) < 10**8
 
 
 def test_a_task_for_another_agent_is_a_call_too(connected: RunningService, cases: dict[str, Caller]) -> None:
