@@ -349,8 +349,8 @@ async def _within_budget(snapshot: Snapshot, context: CallContext) -> None:
             ToolOutcome.OVER_BUDGET,
             "over_budget",
             str(over),
-            retryable=over.seconds <= SOON_SECONDS,
-            retry_after_seconds=over.retry_after,
+            retryable=over.seconds <= SOON_SECONDS and not over.is_hopeless,
+            retry_after_seconds=0 if over.is_hopeless else over.retry_after,
             policy_version=over.rule.policy_version,
         ) from over
 

@@ -82,6 +82,7 @@ def cases(governed: Governed) -> dict[str, Caller]:
         "no tokens left": governed.add("tokens", TURN_TOKENS),
         "one at a time": governed.add("concurrent_runs", 1, ""),
         "one plan at a time": governed.add("concurrent_runs", 1, ""),
+        "too little": governed.add("tokens", 50),
         "plenty": governed.add("tokens", 10**8),
         "one call": governed.add("tool_calls", 1),
         "no calls": governed.add("tool_calls", 0),
@@ -179,6 +180,17 @@ def test_a_run_that_uses_up_its_budget_says_so_and_keeps_what_it_has_done(
     assert frames[-1].event["usage"][0]["totalTokens"] == TURN_TOKENS
     assert used(caller) == (TURN_TOKENS, 0)
     assert "budget.refused" in stored.audit(run_id)
+
+
+def test_a_budget_that_no_turn_can_fit_into_says_so_and_not_that_it_renews(
+    connected: RunningService, cases: dict[str, Caller], governed: Governed
+) -> None:
+    caller = cases["too little"]
+    _, frames = run(connected, caller, "answers")
+    expected = {"stopped": "budget", "budget": governed.name_for(caller), "cause": "too_small"}
+    assert frames[-1].event["result"] == expected
+    assert "(50 tokens in a month) is too small" in text(frames)
+    assert "renews" not in text(frames)
 
 
 def test_where_nothing_is_left_no_run_begins(
