@@ -371,13 +371,15 @@ async def request_cancel(database: Database, actor: Actor, run_id: UUID) -> bool
 async def renew_leases(database: Database, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> dict[UUID, bool]:
     """Renew the leases of runs whose fence is unchanged: {run id: whether its cancellation was asked for}.
 
-    A run that is missing in the answer has another owner.
+    A run that is missing in the answer has another owner. Runs are locked in the order of their ids, as the writer locks them.
     """
     rows = await database.fetch_all(
+        "WITH locked AS MATERIALIZED (SELECT run.id FROM orchestration_run AS run "
+        "JOIN unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) ON run.id = held.id AND run.fence = held.fence "
+        "ORDER BY run.id FOR NO KEY UPDATE OF run) "
         "UPDATE orchestration_run AS run SET lease_expires_at = now() + make_interval(secs => %s) "
-        "FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) WHERE run.id = held.id AND run.fence = held.fence "
-        "RETURNING run.id, run.cancel_requested_at IS NOT NULL",
-        (lease_seconds, [run_id for run_id, _ in held], [fence for _, fence in held]),
+        "FROM locked WHERE run.id = locked.id RETURNING run.id, run.cancel_requested_at IS NOT NULL",
+        ([run_id for run_id, _ in held], [fence for _, fence in held], lease_seconds),
     )
     return dict(rows)
 
