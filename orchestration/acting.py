@@ -14,7 +14,6 @@ from opentelemetry import trace
 from a2a.delegation import Handover, delegate, directory
 from a2a.hops import hops_of_run
 from agentbackend.foundation.identifiers import uuid7
-from agentbackend.foundation.problems import Problem
 from audit import actions
 from audit.entry import AuditEntry
 from orchestration import events as ev
@@ -186,15 +185,13 @@ class ToolCalls:
         if isinstance(outcome, list):
             step.wait_for_a_person()
             return outcome
-        self._repeated.note(call, outcome)
+        await self._note(call, outcome)
         return step.end(outcome)
 
     async def _step_of_plan(
         self, call: ToolCall, capabilities: Capabilities, *, place: StepPlace
     ) -> dict[str, Any] | Question:
-        limits = self.record.limits
-        if limits is not None and self.record.journal.bytes > limits.max_bytes:
-            raise Problem("run_too_large", f"The run wrote more than {limits.max_bytes} bytes.")
+        self.record.require_room()
         call = await self._screened(call, capabilities)
         instead = self._repeated.refusal(call, turn=self.record.totals.turns)
         return await self._tool_call(call, capabilities, instead=instead, place=place)
@@ -238,8 +235,14 @@ class ToolCalls:
         if result.outcome is ToolOutcome.NEEDS_APPROVAL:
             step.wait_for_a_person()
             return await self._ask(call, QuestionKind.APPROVAL, decision, result.details.get("approval"))
-        self._repeated.note(call, result)
+        await self._note(call, result)
         return step.end(decision.told(result) if decision else result)
+
+    async def _note(self, call: ToolCall, result: ToolResult) -> None:
+        """What came of a call counts for what may be called next; after a failure the model is told what is left to it."""
+        self._repeated.note(call, result)
+        if not result.ok:
+            await self.record.look_at_budgets()
 
     async def _ask(
         self, call: ToolCall, kind: QuestionKind, decision: Decision | None, request: ApprovalRequest | None = None
@@ -257,7 +260,7 @@ class ToolCalls:
         handover = Handover(task.agent.slug, hops, attach, self.goes_on_elsewhere)
         with tracer.start_as_current_span("delegation", attributes={"gen_ai.agent.name": call.name[:64]}):
             result = await delegate(call, self._context(step), subagent, handover=handover)
-        self._repeated.note(call, result)
+        await self._note(call, result)
         message = step.end(result, said=subagent.messages())
         self.record.conversation.add(*subagent.messages())
         return message

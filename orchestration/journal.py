@@ -53,7 +53,8 @@ TURN_END_ROWS = update_rows(
     {"agent_response": "text", "messages": "jsonb", "token_estimate": "int", "finished_at": "timestamptz"},
     order=4,
 )
-THREAD_STATE_ROWS = update_rows("orchestration_thread", {"id": "uuid"}, {"state": "jsonb"}, order=6)
+# After the rows of budgets: a new run in the same thread takes its budgets first and then the thread, so nobody waits for nobody.
+THREAD_STATE_ROWS = update_rows("orchestration_thread", {"id": "uuid"}, {"state": "jsonb"}, order=8)
 RUN_END_ROWS = update_rows(
     "orchestration_run",
     {"id": "uuid"},

@@ -25,7 +25,13 @@ from orchestration.memory import Memory, applicable
 from orchestration.resuming import LogState, ResumePoint, StoredStep, resume_point
 from orchestration.run_input import ResumeEntry, RunInput, restored_input
 from orchestration.run_task import Totals
-from orchestration.store import JOURNAL_VERSION, MAX_HISTORY_TURNS, QUEUED_SECONDS, read_events
+from orchestration.store import (
+    JOURNAL_VERSION,
+    MAX_HISTORY_TURNS,
+    OLDEST_READABLE_JOURNAL,
+    QUEUED_SECONDS,
+    read_events,
+)
 from tools.governance.budget_ledger import RELEASED_ROWS, release
 
 ABANDONED_TEXT = "The process that carried out this run ended before the run did. Ask again."
@@ -34,6 +40,7 @@ _DUE_AT_ONCE = 1000
 _CLAIM = """
 UPDATE orchestration_run AS run SET status = 'running', fence = fence + 1, lease_owner = %s,
     lease_expires_at = now() + make_interval(secs => %s), started_at = COALESCE(started_at, now()),
+    journal_version = CASE WHEN journal_version >= %s THEN %s ELSE journal_version END,
     crashes = crashes + (status = 'running' AND lease_owner <> '')::int
 FROM orchestration_thread AS thread
 WHERE run.id = %s AND thread.id = run.thread_id AND journal_version <= %s
@@ -99,7 +106,7 @@ class Claim:
     @property
     def is_readable(self) -> bool:
         """Whether its journal is in the form that this code goes on from (older ones are ended)."""
-        return self.journal_version == JOURNAL_VERSION
+        return self.journal_version >= OLDEST_READABLE_JOURNAL
 
     @property
     def actor(self) -> Actor:
@@ -171,8 +178,14 @@ async def decided_threads(database: Database, thread_id: UUID | None = None) -> 
 
 
 async def claim_run(database: Database, run_id: UUID, *, owner: str, lease_seconds: float) -> Claim | None:
-    """Take the run, or None when it has an owner, has ended, or was written by newer code."""
-    row = await database.fetch_one(_CLAIM, (owner, lease_seconds, run_id, JOURNAL_VERSION))
+    """Take the run, or None when it has an owner, has ended, or was written by newer code.
+
+    What is written to its journal from here on is of this code's form, so it is marked as that: while processes of two versions run
+    side by side, none takes up what it would misread.
+    """
+    row = await database.fetch_one(
+        _CLAIM, (owner, lease_seconds, OLDEST_READABLE_JOURNAL, JOURNAL_VERSION, run_id, JOURNAL_VERSION)
+    )
     return None if row is None else Claim(run_id, *row)
 
 

@@ -107,6 +107,6 @@ def _key(call: ToolCall) -> _Key:
     """Tool and arguments; arguments that say the same are the same."""
     try:
         arguments = orjson.dumps(orjson.loads(call.arguments or "{}"), option=orjson.OPT_SORT_KEYS).decode()
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # no JSON, or nested too deeply to be written
         arguments = call.arguments.strip()
     return call.name, arguments

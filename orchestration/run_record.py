@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg import Error as DatabaseError
+
 from agentbackend.foundation.identifiers import uuid7
 from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import events as ev
 from orchestration.journal import RunJournal
-from orchestration.run_task import Conversation, RunLimits, RunTask, Totals
+from orchestration.run_task import AnswerStoppedError, Conversation, RunLimits, RunTask, Totals
 from orchestration.shared_state import SharedState
+from tools.governance.budget_ledger import left_for
+
+logger = logging.getLogger(__name__)
+
+_FULL = "I stopped here: this answer is as large as one may be. Ask me to go on if that helps."
 
 
 @dataclass(slots=True)
@@ -30,6 +38,7 @@ class RunRecord:
     limits: RunLimits | None = None
     holds_budgets: bool = False
     shared_state: SharedState = field(init=False)
+    _budgets_left: list[dict[str, Any]] = field(default_factory=list)
     _step_number: int = 0
     _began_at: float = field(default_factory=time.monotonic)
 
@@ -45,10 +54,27 @@ class RunRecord:
         """What the run may still use, as the model is told it."""
         if self.limits is None:
             return {}
-        return {
+        left: dict[str, Any] = {
             "model_turns": max(0, self.limits.max_iterations - self.totals.turns),
             "seconds": max(0, round(self.limits.max_seconds - self.seconds)),
         }
+        return {**left, "budgets": self._budgets_left} if self._budgets_left else left
+
+    async def look_at_budgets(self) -> None:
+        """Find out what budgets leave to the caller, for the failures that the model is told of next."""
+        try:
+            self._budgets_left = await left_for(self.task.agent.slug, self.task.actor)
+        except (DatabaseError, OSError, TimeoutError):  # no reason to fail: what is used is counted all the same
+            logger.warning("what is left of budgets cannot be told to the model")
+
+    def stop(self, limit: str, text: str) -> AnswerStoppedError:
+        """The end at one of `RunLimits`, in our own words."""
+        return AnswerStoppedError(limit, text, iterations=self.totals.turns)
+
+    def require_room(self) -> None:
+        """Raise AnswerStoppedError when the run has written as much as it may."""
+        if self.limits is not None and self.journal.bytes > self.limits.max_bytes:
+            raise self.stop("max_bytes", _FULL)
 
     @property
     def seconds(self) -> float:

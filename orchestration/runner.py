@@ -46,6 +46,7 @@ _STOPPED_TEXTS = {
     "max_seconds": "I stopped here: the time that one answer may take is nearly over. Ask me to go on if that helps.",
     "max_bytes": "I stopped here: this answer is nearly as large as one may be. Ask me to go on if that helps.",
 }
+_TIME_IS_OVER = "I stopped here: the time that one answer may take is over. Ask me to go on if that helps."
 _LIMITS = {
     "max_iterations": "it has taken as many model turns as it may",
     "max_seconds": "its time is nearly over",
@@ -77,7 +78,7 @@ class Runner:
         self._record = RunRecord(self.task, self.journal, limits=self.limits)
         self._spending = Spending(self._record, self.models)
         port = port_for(self.task.agent, self.model_port)
-        self._model_turns = ModelTurns(self._record, port, self.lease, self.limits, self._spending)
+        self._model_turns = ModelTurns(self._record, port, self.lease, self._spending)
         self._tool_calls = ToolCalls(self._record, self.lease, self.limits.approval_seconds, self._goes_on_elsewhere)
 
     @property
@@ -90,15 +91,18 @@ class Runner:
         try:
             if self.stop_reason is not None:  # asked for before this process had taken it up
                 raise asyncio.CancelledError
-            async with asyncio.timeout(self.limits.max_seconds):
+            async with asyncio.timeout(self.limits.max_seconds) as clock:
                 await self._answer()
         except (LeaseLostError, WriterStoppedError, RunReleasedError):
             raise
         except UnitRejectedError:
             self.journal.discard_rejected()
             await self._fail("internal_error", "The run could not be recorded.")
-        except TimeoutError:
-            await self._fail("run_timeout", f"The run took longer than {self.limits.max_seconds:g} seconds.")
+        except TimeoutError as error:
+            if clock.expired():
+                await self._out_of_time()
+            else:  # something within it has given up waiting
+                await self._broken(error)
         except AnswerStoppedError as stop:
             await self._finish_stopped(stop)
         except ModelError as error:
@@ -107,9 +111,13 @@ class Runner:
             await self._fail(problem.code, problem.detail)
         except asyncio.CancelledError:
             await self._stopped()
-        except Exception:
-            logger.exception("a run failed")
-            await self._fail("internal_error", "The run failed for a reason inside the service.")
+        except Exception as error:
+            await self._broken(error)
+
+    async def _broken(self, error: Exception) -> None:
+        """The run cannot go on by a fault of the service's."""
+        logger.error("a run failed", exc_info=error)
+        await self._fail("internal_error", "The run failed for a reason inside the service.")
 
     def _goes_on_elsewhere(self) -> bool:
         """Whether this process was told to stop, and not because somebody cancelled the run."""
@@ -119,13 +127,17 @@ class Runner:
         """The task was cancelled: by a cancellation of the run, or because this process gives the run away."""
         if not isinstance(self.stop_reason, RunCancelledError):
             raise self.stop_reason or RunReleasedError("the run's task was cancelled")
-        if self.journal.open_items.ended:  # it came too late: the end is on its way to the log
-            await self.journal.flush()
+        if await self._has_ended():
             return
         self._open_once()
         self._tool_calls.settle()
         self._close_open_items("cancelled")
         await self._finish("cancelled", {"type": "cancelled"}, actions.RUN_CANCELLED)
+
+    async def _out_of_time(self) -> None:
+        """The run has taken as long as it may."""
+        if not await self._has_ended():
+            await self._finish_stopped(self._record.stop("max_seconds", _TIME_IS_OVER))
 
     # --- the loop
 
@@ -201,8 +213,7 @@ class Runner:
 
     def _stop_at(self, limit: str) -> AnswerStoppedError:
         """The end at a limit, in our own words."""
-        turns = self._record.totals.turns
-        return AnswerStoppedError(limit, _STOPPED_TEXTS[limit].format(turns=turns), iterations=turns)
+        return self._record.stop(limit, _STOPPED_TEXTS[limit].format(turns=self._record.totals.turns))
 
     # --- the beginning
 
@@ -244,6 +255,12 @@ class Runner:
         self._record.audit(actions.RUN_RECOVERED, details=value)
 
     # --- the end
+
+    async def _has_ended(self) -> bool:
+        """Whether what is to stop the run came too late: its end is on its way to the log, and then in it."""
+        if self.journal.open_items.ended:
+            await self.journal.flush()
+        return self.journal.open_items.ended
 
     async def _finish_answered(self, turn: StreamedTurn) -> None:
         result = result_of(turn, self.task.agent)
@@ -296,8 +313,7 @@ class Runner:
 
     async def _fail(self, code: str, message: str) -> None:
         """End the run with an error that the user sees; raises what the journal raises when the run is no longer ours."""
-        if self.journal.open_items.ended:  # the time ran out while the end was being written
-            await self.journal.flush()
+        if await self._has_ended():
             return
         self._tool_calls.settle()
         self._close_open_items("failed")

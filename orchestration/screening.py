@@ -28,10 +28,12 @@ from orchestration.run_record import RunRecord
 from orchestration.run_task import AnswerStoppedError
 from tools.call_screening import WARNING, withheld_arguments
 from tools.calls import ToolCall
+from tools.door import MAX_ARGUMENT_DEPTH
 from tools.governance import findings as of_findings
 from tools.governance.guardrails.policy import Action, Finding, Stage
 from tools.governance.screens import Gate, Screen
 from tools.registry import registry
+from tools.schema_cost import size_of
 
 VIOLATION_EVENT: Final = "GUARDRAIL_VIOLATION"
 """Name of the CUSTOM event that says which policy ended the run, and where."""
@@ -314,7 +316,10 @@ class TurnScreening:
     async def _screened_arguments(self, stage: Stage, text: str, tool: str) -> str:
         try:
             value = orjson.loads(text) if text.strip() else {}
+            is_readable = size_of(value)[1] <= MAX_ARGUMENT_DEPTH
         except orjson.JSONDecodeError:
+            value, is_readable = None, False
+        if not is_readable:  # the door will refuse it
             checked = await self.screen.check(stage, text)
             written, found = checked.text, checked.findings
         else:

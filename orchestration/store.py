@@ -27,8 +27,11 @@ from orchestration.run_input import RunInput, stored_input
 from tools.governance.budget_ledger import Admission
 
 MAX_HISTORY_TURNS = 200
-JOURNAL_VERSION = 2
-"""The form of the journal that this code writes and can go on from."""
+JOURNAL_VERSION = 3
+"""The form of the journal that this code writes. Raise it when former code could not go on from what is written now: plans, subagents,
+the shared state, corrections came with 3."""
+OLDEST_READABLE_JOURNAL = 2
+"""What this code can go on from; runs of older versions are ended."""
 QUEUED_SECONDS = 30.0
 """After this time a queued run is put into the queue again: its job may be lost."""
 
@@ -368,13 +371,15 @@ async def request_cancel(database: Database, actor: Actor, run_id: UUID) -> bool
 async def renew_leases(database: Database, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> dict[UUID, bool]:
     """Renew the leases of runs whose fence is unchanged: {run id: whether its cancellation was asked for}.
 
-    A run that is missing in the answer has another owner.
+    A run that is missing in the answer has another owner. Runs are locked in the order of their ids, as the writer locks them.
     """
     rows = await database.fetch_all(
+        "WITH locked AS MATERIALIZED (SELECT run.id FROM orchestration_run AS run "
+        "JOIN unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) ON run.id = held.id AND run.fence = held.fence "
+        "ORDER BY run.id FOR NO KEY UPDATE OF run) "
         "UPDATE orchestration_run AS run SET lease_expires_at = now() + make_interval(secs => %s) "
-        "FROM unnest(%s::uuid[], %s::bigint[]) AS held(id, fence) WHERE run.id = held.id AND run.fence = held.fence "
-        "RETURNING run.id, run.cancel_requested_at IS NOT NULL",
-        (lease_seconds, [run_id for run_id, _ in held], [fence for _, fence in held]),
+        "FROM locked WHERE run.id = locked.id RETURNING run.id, run.cancel_requested_at IS NOT NULL",
+        ([run_id for run_id, _ in held], [fence for _, fence in held], lease_seconds),
     )
     return dict(rows)
 

@@ -24,7 +24,6 @@ from orchestration.model_port.fallback import Failure, first_answer
 from orchestration.model_turn import ModelTurn, StreamedTurn
 from orchestration.resuming import MODEL_TURN_STEP
 from orchestration.run_record import RunRecord
-from orchestration.run_task import RunLimits
 from orchestration.screening import GuardrailViolationError, TurnScreening
 from orchestration.spending import Spending, Spent
 
@@ -71,14 +70,14 @@ class ModelTurns:
     record: RunRecord
     model_port: ModelPort
     lease: Lease
-    limits: RunLimits
     spending: Spending
 
     async def think(self, capabilities: Capabilities, *, limit: str = "", note: str = "") -> StreamedTurn:
         """One model turn, as a step.
 
         `limit`: this is the last turn because of this limit: no tools may be called, and the model is told so by the `note`. Raises
-        ModelError when no model answers, Problem when the answer cannot be used, AnswerStoppedError when a budget is used up.
+        ModelError when no model answers, Problem when the answer cannot be used, AnswerStoppedError when a budget or the run's size
+        is used up.
         """
         record = self.record
         require_hope(record.conversation.corrections)
@@ -168,8 +167,7 @@ class ModelTurns:
                     turn.take(batch if screening is None else await screening.released(batch))
                     if screening is not None:
                         screening.check()
-                    if record.journal.bytes > self.limits.max_bytes:
-                        raise Problem("run_too_large", f"The run wrote more than {self.limits.max_bytes} bytes.")
+                    record.require_room()
                     await record.journal.room()
         finally:
             streamed = turn.close()

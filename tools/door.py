@@ -46,11 +46,13 @@ from tools.handlers import HANDLERS, UnusableHandlerError
 from tools.invocation import ToolError, ToolInvocation
 from tools.output import Output, as_output
 from tools.registry import RegisteredTool, Snapshot, ToolRegistry, registry
+from tools.schema_cost import size_of
 from tools.schemas import problems
 
 logger = logging.getLogger(__name__)
 
 MAX_ARGUMENT_BYTES: Final = 64 * 1024
+MAX_ARGUMENT_DEPTH: Final = 100
 MAX_MESSAGE_LENGTH: Final = 2000
 SOON_SECONDS: Final = 60.0
 """A budget that renews within this time makes a call worth repeating in the same conversation."""
@@ -211,6 +213,8 @@ def _parsed(text: str) -> dict[str, Any]:
         raise _invalid(f"They are not JSON: {error}.") from error
     if not isinstance(arguments, dict):
         raise _invalid("They must be a JSON object.")
+    if size_of(arguments)[1] > MAX_ARGUMENT_DEPTH:
+        raise _invalid(f"They are nested more than {MAX_ARGUMENT_DEPTH} levels deep.")
     return arguments
 
 
@@ -345,8 +349,8 @@ async def _within_budget(snapshot: Snapshot, context: CallContext) -> None:
             ToolOutcome.OVER_BUDGET,
             "over_budget",
             str(over),
-            retryable=over.seconds <= SOON_SECONDS,
-            retry_after_seconds=over.retry_after,
+            retryable=over.seconds <= SOON_SECONDS and not over.is_hopeless,
+            retry_after_seconds=0 if over.is_hopeless else over.retry_after,
             policy_version=over.rule.policy_version,
         ) from over
 

@@ -83,9 +83,7 @@ PROBLEMS: dict[str, ProblemKind] = {
     "model_stream_interrupted": ProblemKind(502, "The model's answer ended early", ActsNext.RETRY),
     "model_content_filter": ProblemKind(422, "The model's provider withheld the answer", ActsNext.CALLER),
     "model_context_too_long": ProblemKind(422, "The conversation is too long for the model", ActsNext.CALLER),
-    "run_too_large": ProblemKind(422, "The run wrote more than it may", ActsNext.CALLER),
     "run_abandoned": ProblemKind(503, "The process that held this run ended", ActsNext.RETRY),
-    "run_timeout": ProblemKind(504, "The run took longer than it may", ActsNext.RETRY),
     "stream_interrupted": ProblemKind(503, "This connection ends here; the run goes on", ActsNext.RETRY),
 }
 

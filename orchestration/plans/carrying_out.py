@@ -67,7 +67,7 @@ class PlanCalls:
         elif questions := await self._run(found, progress, capabilities):
             return questions
         del self._under_way[call.id]
-        return ToolResult(ToolOutcome.OK, progress.report(capabilities.side_effects))
+        return ToolResult(ToolOutcome.OK, progress.report(capabilities.side_effects, self.record.limits_left()))
 
     def left_open(self) -> list[ToolCall]:
         """Plans that waited for what this run's decisions decide."""

@@ -103,16 +103,23 @@ class PlanProgress:
             shown.append(one)
         return {"goal": self.plan.goal, "revision": self.revision, "steps": shown}
 
-    def report(self, side_effects: Mapping[str, SideEffects]) -> str:
-        """What the model is told of the whole, as JSON; long results are cut to their share."""
+    def report(self, side_effects: Mapping[str, SideEffects], limits_left: dict[str, Any] | None = None) -> str:
+        """What the model is told of the whole, as JSON; long results are cut to their share. `limits_left`: what the run may still
+        use, told where something is left to do."""
         done = sum(standing.status is StepStatus.DONE for standing in self._steps.values())
         share = MAX_RESULTS_LENGTH // max(1, done)
         steps = [self._told(step, share, side_effects) for step in self.plan.steps]
-        whole = {"plan": "done" if done == len(steps) else "not all done", "revision": self.revision, "steps": steps}
+        whole: dict[str, Any] = {
+            "plan": "done" if done == len(steps) else "not all done",
+            "revision": self.revision,
+            "steps": steps,
+        }
         if done < len(steps) or any("took_effect" in step for step in steps):
             whole["note"] = (
                 "Steps that are done stay done: do not make their calls again. A new plan may refer to their results by their ids."
             )
+        if done < len(steps) and limits_left:
+            whole["limits_left"] = limits_left
         return orjson.dumps(whole).decode()
 
     def _told(self, step: PlanStep, share: int, side_effects: Mapping[str, SideEffects]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """A run's journal against a real PostgreSQL: numbers without gaps, release after the commit, a refused unit that leaves no hole."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from agentbackend.foundation.database import Database
@@ -12,6 +14,8 @@ from orchestration import events as ev
 from orchestration.journal import STEP_ROWS, RunJournal
 from orchestration.live import LiveRuns, Subscription
 from orchestration.recovery import claim_run, end_abandoned
+from orchestration.store import renew_leases
+from tests.runs.support import eventually
 from tests.stored_runs import stored_event_rows, stored_run
 
 
@@ -107,3 +111,21 @@ async def test_an_abandoned_run_whose_log_cannot_be_read_can_be_ended(
             "SELECT status, error_code, last_seq FROM orchestration_run WHERE id = %s", (run_id,)
         )
         assert row == ("failed", "run_abandoned", 2)
+
+
+async def test_leases_are_renewed_in_the_order_in_which_the_writer_locks_runs(
+    database_pool: Database, superuser_connection: psycopg.Connection
+) -> None:
+    first, second = sorted([await stored_run(database_pool) for _ in range(2)])
+    lock = "SELECT FROM orchestration_run WHERE id = %s FOR NO KEY UPDATE NOWAIT"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+
+    def renewal_waits() -> bool:
+        return superuser_connection.execute(waiting).fetchone() == (1,)
+
+    with superuser_connection.transaction():
+        superuser_connection.execute(lock, (first,))
+        renewing = asyncio.create_task(renew_leases(database_pool, [(second, 1), (first, 1)], 60.0))
+        await asyncio.to_thread(eventually, renewal_waits, "the renewal waits for the first run")
+        superuser_connection.execute(lock, (second,))
+    assert await renewing == {first: False, second: False}

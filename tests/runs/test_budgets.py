@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,8 @@ def cases(governed: Governed) -> dict[str, Caller]:
         "one turn": governed.add("tokens", TURN_TOKENS + 100),
         "no tokens left": governed.add("tokens", TURN_TOKENS),
         "one at a time": governed.add("concurrent_runs", 1, ""),
+        "one plan at a time": governed.add("concurrent_runs", 1, ""),
+        "too little": governed.add("tokens", 50),
         "plenty": governed.add("tokens", 10**8),
         "one call": governed.add("tool_calls", 1),
         "no calls": governed.add("tool_calls", 0),
@@ -179,6 +182,17 @@ def test_a_run_that_uses_up_its_budget_says_so_and_keeps_what_it_has_done(
     assert "budget.refused" in stored.audit(run_id)
 
 
+def test_a_budget_that_no_turn_can_fit_into_says_so_and_not_that_it_renews(
+    connected: RunningService, cases: dict[str, Caller], governed: Governed
+) -> None:
+    caller = cases["too little"]
+    _, frames = run(connected, caller, "answers")
+    expected = {"stopped": "budget", "budget": governed.name_for(caller), "cause": "too_small"}
+    assert frames[-1].event["result"] == expected
+    assert "(50 tokens in a month) is too small" in text(frames)
+    assert "renews" not in text(frames)
+
+
 def test_where_nothing_is_left_no_run_begins(
     connected: RunningService, cases: dict[str, Caller], used: Callable[..., Any]
 ) -> None:
@@ -202,6 +216,28 @@ def test_as_many_runs_go_on_at_the_same_time_as_the_budget_allows(
         assert [*seen, *frames][-1].event["outcome"] == {"type": "cancelled"}
     assert used(caller) == (0, 0)
     assert post(connected, caller).status_code == 200
+
+
+def test_a_run_that_ends_takes_budget_and_thread_in_the_order_of_one_that_begins(
+    connected: RunningService, cases: dict[str, Caller], governed: Governed, superuser_connection: psycopg.Connection
+) -> None:
+    caller, wish = cases["one plan at a time"], run_input("plan: compare the weather in London and Paris")
+    with connected.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        assert next(frames).event["type"] == "RUN_STARTED"
+        with superuser_connection.transaction():  # as the next run of the thread begins: the budget, then the thread
+            superuser_connection.execute(
+                "SELECT FROM tools_budgetuse AS spent JOIN tools_budget AS budget ON budget.id = spent.budget_id "
+                "WHERE budget.name = %s FOR UPDATE OF spent",
+                (governed.name_for(caller),),
+            )
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            eventually(
+                lambda: superuser_connection.execute(waiting).fetchone() == (1,), "the run's end waits for the budget"
+            )
+            superuser_connection.execute(
+                "SELECT FROM orchestration_thread WHERE public_id = %s FOR NO KEY UPDATE NOWAIT", (wish["threadId"],)
+            )
+        assert list(frames)[-1].event["outcome"] == {"type": "success"}
 
 
 def test_an_answer_that_is_stopped_before_its_end_is_counted_all_the_same(
@@ -235,6 +271,19 @@ def test_a_tool_call_over_budget_is_refused_and_the_model_is_told_when_it_renews
     assert error["retryAfterSeconds"] > 0
     assert "It renews at" in result["content"]
     assert ("tool.denied" in stored.audit(run_id), "tool.called" in stored.audit(run_id)) == (True, False)
+
+
+def test_with_a_failure_the_model_is_told_what_budgets_leave(
+    connected: RunningService, cases: dict[str, Caller], governed: Governed
+) -> None:
+    caller = cases["plenty"]
+    [single] = events(connected.post_run(caller, "weather in Nowhere"), "TOOL_CALL_RESULT")
+    results = events(connected.post_run(caller, "demo: plan-revise"), "TOOL_CALL_RESULT")
+    reports = [json.loads(result["content"]) for result in results if '"plan":"not all done"' in result["content"]]
+    for told in (single["metadata"]["limitsLeft"], reports[0]["limits_left"]):
+        [left] = told["budgets"]
+        assert (left["budget"], left["what"]) == (governed.name_for(caller), "tokens")
+        assert 0 < int(left["left"]) < 10**8
 
 
 def test_a_task_for_another_agent_is_a_call_too(connected: RunningService, cases: dict[str, Caller]) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agentbackend.foundation.problems import PROBLEMS
-from tests.running_service import Caller, RunningService, run_input
+from tests.running_service import Caller, RunningService, ServiceFactory, run_input
 from tests.runs.support import Stored, assert_well_formed, events, text, types
 
 FAILING = [
@@ -65,8 +65,33 @@ def test_a_model_that_stalls_is_given_up(other_process: RunningService, stored: 
     ends_failed(other_process, stored, "demo: stall", "model_timeout")
 
 
-def test_a_run_that_writes_too_much_is_ended(other_process: RunningService, stored: Stored) -> None:
-    ends_failed(other_process, stored, "a long answer, please", "run_too_large")
+def ends_stopped(service: RunningService, stored: Stored, phrase: str, limit: str) -> str:
+    """A run of this phrase ends at a limit in the middle of its first turn, and the user is told; returns all that was said."""
+    wish = run_input(phrase)
+    frames = service.stream(caller := Caller(), "POST", "/ag-ui/events", json=wish)
+    assert_well_formed(frames, wish["runId"])
+    assert frames[-1].event["result"] == {"stopped": limit, "iterations": 1}
+    assert frames[-1].event["usage"][0]["outputTokens"] > 0
+    assert stored.run(wish["runId"])["status"] == "finished"
+    again = service.post_run(caller, "hello", threadId=wish["threadId"])
+    [snapshot] = events(again, "MESSAGES_SNAPSHOT")
+    said = [message["content"] for message in snapshot["messages"] if message["role"] == "assistant"]
+    assert "".join(said) == text(frames)
+    return text(frames)
+
+
+def test_a_run_that_writes_too_much_is_ended_and_the_user_is_told(
+    other_process: RunningService, stored: Stored
+) -> None:
+    assert "as large as one may be" in ends_stopped(other_process, stored, "a long answer, please", "max_bytes")
+
+
+def test_a_run_that_takes_too_long_is_ended_and_the_user_is_told(
+    service_factory: ServiceFactory, stored: Stored
+) -> None:
+    hasty = service_factory.start(MAX_RUN_SECONDS="1")
+    assert "the time that one answer may take is over" in ends_stopped(hasty, stored, "demo: stall", "max_seconds")
+    hasty.stop()
 
 
 def test_a_model_that_never_stops_calling_tools_is_stopped_and_the_user_is_told(
@@ -108,6 +133,18 @@ def test_a_call_with_unreadable_arguments_can_be_made_again(service: RunningServ
     assert first["metadata"]["error"]["code"] == "invalid_arguments"
     assert json.loads(second["content"]) == 42
     assert "42" in text(frames)
+
+
+@pytest.mark.parametrize("tool", ["calculator_tool", "make_plan"])
+def test_arguments_that_are_nested_too_deeply_are_refused_and_the_run_goes_on(
+    service: RunningService, tool: str
+) -> None:
+    nested = '{"expression": "1", "values": ' + '{"a":' * 300 + "1" + "}" * 301
+    frames = service.post_run(Caller(), f"demo: call {tool} {nested}")
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert "levels deep" in result["content"]
+    assert result["metadata"]["error"]["kind"] == "bad_arguments"
+    assert frames[-1].event["outcome"] == {"type": "success"}
 
 
 def test_the_next_question_can_be_asked_after_a_failure(service: RunningService) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from agentbackend.embedded_postgres.cluster import Cluster
+from orchestration.store import JOURNAL_VERSION
 from tests.running_service import Caller, Frame, RunningService, run_input
 from tests.runs.effect_tools import ROLE
 from tests.runs.support import Reader, Stored, assert_well_formed, events, eventually, following, text, types
@@ -399,6 +400,23 @@ def test_a_run_that_loses_process_after_process_is_given_up(
     assert_well_formed(seen, wish["runId"])
     assert seen[-1].event["code"] == "run_abandoned"
     assert stored.run(wish["runId"])["status"] == "failed"
+
+
+def test_a_run_of_the_version_before_goes_on_and_is_no_longer_one_for_processes_of_that_version(
+    services: SeparateDatabase, successor: RunningService, stored: Stored
+) -> None:
+    owner = services.start()
+    caller, wish = Caller(), run_input("say it slowly")
+    with owner.open_stream(caller, "POST", "/ag-ui/events", json=wish) as (_, frames):
+        seen = [next(frames) for _ in range(4)]
+        former = "UPDATE orchestration_run SET journal_version = 2 WHERE public_id = %s"
+        services.connection.execute(former, (wish["runId"],))
+        owner.stop(signal.SIGKILL)
+    with following(successor, caller, wish["runId"], after=4) as rest:
+        seen += list(rest)
+    assert_well_formed(seen, wish["runId"])
+    assert seen[-1].event["outcome"] == {"type": "success"}
+    assert stored.run(wish["runId"])["journal_version"] == JOURNAL_VERSION
 
 
 def test_a_cancelled_run_is_cancelled_wherever_it_wakes_up(

@@ -201,7 +201,8 @@ class Admission:
             await _take(connection, _wishes(held, Amounts(concurrent_runs=1)), self.actor, run_id, RUN_SLOT)
         if spent := [rule for rule in self.rules if rule.what in (What.TOKENS, What.COST)]:
             stand = await _stand(connection, spent, self.actor)
-            _refuse_over([(rule, *stand[rule.id][1:]) for rule in spent if stand[rule.id][0] >= rule.bound])
+            least = 1  # of tokens or costs: with nothing left a turn need not be tried
+            _refuse_over([(rule, *stand[rule.id][1:], least) for rule in spent if stand[rule.id][0] >= rule.bound])
 
 
 def turn_slot(number: int) -> str:
@@ -271,7 +272,7 @@ async def _take(
     )
     cursor = await connection.execute(_TAKE, (*arrays, run_id, slot, *[holds] * 5))
     over = {row[0]: row[1:] for row in await cursor.fetchall()}
-    _refuse_over([(rule, *over[rule.id]) for rule in rules if rule.id in over])
+    _refuse_over([(wish.rule, *over[wish.rule.id], wish.amount) for wish in wishes if wish.rule.id in over])
 
 
 async def _stand(
@@ -287,11 +288,13 @@ async def _stand(
     return {row[0]: (row[1], row[2], row[3] or 0.0) for row in await cursor.fetchall()}
 
 
-def _refuse_over(over: Sequence[tuple[BudgetRule, datetime | None, float | None]]) -> None:
-    """Raise for the budget that renews last: asking again before that would be in vain."""
-    if over:
-        rule, renews_at, seconds = max(over, key=lambda found: found[2] or 0.0)
-        raise OverBudgetError(rule, renews_at, seconds or 0.0)
+def _refuse_over(over: Sequence[tuple[BudgetRule, datetime | None, float | None, int]]) -> None:
+    """Raise for a budget that is too small as a whole, else for the one that renews last: asking again before that would be in vain."""
+    found = [
+        OverBudgetError(rule, renews_at, seconds or 0.0, amount=amount) for rule, renews_at, seconds, amount in over
+    ]
+    if found:
+        raise max(found, key=lambda error: (error.is_hopeless, error.seconds))
 
 
 ledger = BudgetLedger(database, registry.snapshot)

@@ -132,17 +132,32 @@ class Left:
 
 
 class OverBudgetError(Exception):
-    """What was asked for does not fit into a budget. `unpriced`: it cannot be counted, since the model has no price.
+    """What was asked for does not fit into a budget. `unpriced`: it cannot be counted, since the model has no price. `amount`: how much
+    was asked for, where that is known.
 
     The message is for whoever asked: it names the budget, its limit and when it renews, and nobody's use.
     """
 
-    def __init__(self, rule: BudgetRule, renews_at: datetime | None, seconds: float, *, unpriced: bool = False) -> None:
+    def __init__(
+        self,
+        rule: BudgetRule,
+        renews_at: datetime | None,
+        seconds: float,
+        *,
+        unpriced: bool = False,
+        amount: int | None = None,
+    ) -> None:
         self.rule = rule
+        self.amount = amount
         self.renews_at = renews_at
         self.seconds = seconds
         self.unpriced = unpriced
         super().__init__(self._text())
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the whole budget is too small, so that no renewal can help."""
+        return self.amount is not None and self.amount > self.rule.bound
 
     @property
     def retry_after(self) -> int:
@@ -150,9 +165,11 @@ class OverBudgetError(Exception):
         return max(1, ceil(self.seconds))
 
     def as_extra(self) -> dict[str, str]:
-        """For programs: which budget, and when it renews, if it does; or that a price is missing."""
+        """For programs: which budget, and when it renews, if it does; or that a price is missing, or the limit too small."""
         if self.unpriced:
             return {"budget": self.rule.name, "cause": "no_price"}
+        if self.is_hopeless:
+            return {"budget": self.rule.name, "cause": "too_small"}
         renews = {"renewsAt": as_text(self.renews_at)} if self.renews_at else {}
         return {"budget": self.rule.name, **renews}
 
@@ -160,9 +177,13 @@ class OverBudgetError(Exception):
         name = f"The budget {self.rule.name} ({self.rule.in_words()})"
         if self.unpriced:
             return f"{name} counts costs, and the model has no price. An operator of this service can set one."
+        if self.is_hopeless:
+            needed = f"{shown_amount(self.rule.what, self.amount or 0)} may be needed at once"
+            return f"{name} is too small: {needed}. An operator of this service can raise it."
         if self.renews_at is None:
             return f"{name} is used up at the moment. Try again when another run has ended."
-        return f"{name} is used up. It renews at {as_text(self.renews_at)}."
+        stand = "has too little left for another answer" if (self.amount or 0) > 1 else "is used up"
+        return f"{name} {stand}. It renews at {as_text(self.renews_at)}."
 
 
 def binding(
