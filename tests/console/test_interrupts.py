@@ -173,3 +173,13 @@ def test_the_dashboard_says_how_many_wait(question: Interrupt):
 def test_without_questions_the_list_says_so():
     response = member_of(OPERATORS).get(QUESTIONS, {"q": "nothing-like-this"})
     assert response.status_code == 200
+
+
+def test_where_nothing_waits_the_navigation_has_no_badge(monkeypatch: pytest.MonkeyPatch):
+    shown = {}
+    for count in ("", "3"):
+        monkeypatch.setattr("orchestration.admin.interrupts.waiting_badge", lambda request, count=count: count)
+        page = member_of("Administrators").get("/admin/").content.decode()
+        link = page[page.index('href="/admin/orchestration/interrupt/"') :]
+        shown[count] = "bg-red-100" in link[: link.index("</a>")]
+    assert shown == {"": False, "3": True}
