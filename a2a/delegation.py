@@ -33,12 +33,13 @@ from tools.governance.budgets import OverBudgetError
 from tools.governance.guardrails.policy import Finding
 from tools.governance.roles import Decision, may_use
 from tools.governance.screens import NO_SCREEN, Screen
+from tools.models.names import DELEGATION_PREFIX
 from tools.registry import registry
 from tools.schemas import problems
 
 logger = logging.getLogger(__name__)
 
-TOOL_PREFIX: Final = "delegate_to_"
+TOOL_PREFIX: Final = DELEGATION_PREFIX
 """A model delegates by calling the tool of this name with the remote agent's appended."""
 MAX_TASK_CHARACTERS: Final = 16_000
 MAX_ANSWER_CHARACTERS: Final = 64_000
@@ -109,16 +110,17 @@ class RemoteAgent:
 class Task:
     """What a peer is asked.
 
-    `id` names the delegation; `key` is the same when the call is carried out again, by another process, too. `hops`: who has handed
-    the task on so far. `attach`: the peer's id of the task that a predecessor had handed over. `continues`: what came with a question
-    of the peer's, which the text answers. `accepted` is told the peer's id of the task. `goes_on`: whether, when this is cancelled,
-    a successor will ask for the answer.
+    `id` names the delegation, `run` the run that hands it on; `key` is the same when the call is carried out again, by another process,
+    too. `hops`: who has handed the task on so far. `attach`: the peer's id of the task that a predecessor had handed over.
+    `continues`: what came with a question of the peer's, which the text answers. `accepted` is told the peer's id of the task.
+    `goes_on`: whether, when this is cancelled, a successor will ask for the answer.
     """
 
     id: str
     text: str
     actor: Actor
     key: str = ""
+    run: str = ""
     hops: tuple[str, ...] = ()
     attach: str = ""
     continues: str = ""
@@ -327,6 +329,7 @@ class _Delegation:
             text=arguments["task"],
             actor=self.context.actor,
             key=str(uuid5(NAMESPACE_OID, f"{self.context.run_id}:{self.call.id}")),
+            run=str(self.context.run_id),
             hops=handed_on(handover.hops, handover.agent_slug),
             attach=handover.attach,
             continues=arguments.get("continues", ""),

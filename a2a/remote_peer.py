@@ -253,7 +253,7 @@ class _Conversation:
         return _is_passing(error) and not self.task_id and (is_harmless or getattr(error, "unsent", False))
 
     def _message(self) -> OutgoingMessage:
-        task_id, context_id = opened_question(self.asked.continues, self.agent.name, self.asked.actor)
+        task_id, context_id = opened_question(self.asked, self.agent.name)
         return OutgoingMessage(
             message_id=self.asked.key or self.asked.id,
             text=self.asked.text,
@@ -305,10 +305,11 @@ class _Conversation:
     def _asks(self, words: str) -> DelegationError:
         """The agent waits for an answer: it is for the user to give, and goes with what finds the task again."""
         question = words[:MAX_QUESTION] or "It does not say what."
-        key = sealed_question(self.task_id, self.context_id, self.agent.name, self.asked.actor)
+        key = sealed_question(self.task_id, self.context_id, self.agent.name, self.asked)
         return DelegationError(
             f"The agent {self.agent.title} needs to know more before it goes on. It asks: {question}\n"
-            f"Ask the user. With the answer call {self.agent.tool_name} again: the answer as `task`, and `continues`: {key}",
+            f"Ask the user and end your turn: this run cannot answer it. With the user's answer call {self.agent.tool_name} "
+            f"again: the answer as `task`, and `continues`: {key}",
             code="input_required",
         )
 
@@ -339,19 +340,24 @@ def _why_closed(registered: RegisteredAgent) -> str:
     return ""
 
 
-def sealed_question(task_id: str, context_id: str, agent_name: str, actor: Actor) -> str:
+def sealed_question(task_id: str, context_id: str, agent_name: str, asked: Task) -> str:
     """What an answer to an agent's question must carry: it finds the task again, for this caller and this agent only."""
-    return signing.dumps([task_id, context_id], salt=_salt(agent_name, actor))
+    return signing.dumps([task_id, context_id, asked.run], salt=_salt(agent_name, asked.actor))
 
 
-def opened_question(sealed: str, agent_name: str, actor: Actor) -> tuple[str, str]:
-    """The task's id and its context's; raises DelegationError unless it is this caller's. Nothing for none."""
-    if not sealed:
+def opened_question(asked: Task, agent_name: str) -> tuple[str, str]:
+    """The id of the task that goes on and its context's; nothing for none.
+
+    Raises DelegationError unless it is this caller's, and in the run that was asked: there the user has not answered yet.
+    """
+    if not asked.continues:
         return "", ""
     try:
-        task_id, context_id = signing.loads(sealed, salt=_salt(agent_name, actor))
+        task_id, context_id, run = signing.loads(asked.continues, salt=_salt(agent_name, asked.actor))
     except (signing.BadSignature, ValueError):
         raise DelegationError("`continues` is not what came with a question: leave it out, or copy it whole.") from None
+    if run == asked.run:
+        raise DelegationError("The user has not answered the question yet. Ask the user and end your turn.")
     return str(task_id), str(context_id)
 
 

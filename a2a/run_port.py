@@ -149,3 +149,7 @@ class RunPort(Protocol):
     async def cancel(self, actor: Actor, run_id: str) -> bool:
         """Ask for a run's end; returns whether it was still going on. Raises Problem."""
         ...
+
+    async def withdraw(self, actor: Actor, run_id: str, request_id: str = "") -> bool:
+        """Take back what a run asked: nobody can say yes any more. False when that was answered, and work goes on."""
+        ...

@@ -319,8 +319,11 @@ def _state(state: Any) -> TaskState:
 
 
 def _text(parts: Iterable[Part], target: Target) -> str:
-    """The text of parts, clean and without our credential; other parts are named."""
-    text = "".join(_part(part) for _, part in zip(range(MAX_PARTS), parts, strict=False))
+    """The text of parts, clean and without our credential; other parts are named, each on a line of its own."""
+    text, is_apart = "", False
+    for _, part in zip(range(MAX_PARTS), parts, strict=False):
+        was_apart, is_apart = is_apart, part.WhichOneof("content") != "text"
+        text += ("\n" if text and (is_apart or was_apart) else "") + _part(part)
     return target.credentials.hide(_CONTROLS.sub("\ufffd", text))
 
 

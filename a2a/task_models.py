@@ -33,6 +33,9 @@ class Task(models.Model):
     artifacts = models.JSONField(default=list, db_default=[])
     history = models.JSONField(default=list, db_default=[])
     metadata = models.JSONField(default=dict, db_default={})
+    message_key = models.CharField(
+        max_length=64, blank=True, db_default="", default="", editable=False, help_text="Of the message that began it."
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -42,6 +45,12 @@ class Task(models.Model):
             models.Index(fields=["tenant", "owner_id", "agent", "-status_at", "-id"], name="a2a_task_by_owner"),
             models.Index(fields=["run_id"], name="a2a_task_by_run"),
             models.Index(fields=["context_id"], name="a2a_task_by_context"),
+            # whether a message was sent before
+            models.Index(
+                fields=["tenant", "owner_id", "agent", "message_key"],
+                condition=~models.Q(message_key=""),
+                name="a2a_task_by_message",
+            ),
             # those that somebody may wait for
             models.Index(
                 fields=["id"],

@@ -23,8 +23,16 @@ from audit.actor import Actor
 
 MOST_REFRESHED: Final = 200
 """Open tasks of one caller that a listing brings up to date."""
+NOT_BEGUN: Final = "not_begun"
+"""`code` in the metadata of a task that never had a run: its message may be sent again."""
+REPEAT_HOURS: Final = 24
+"""How long a message is known that a task was begun with."""
 
 _COLUMNS = "id, public_id, context_id, tenant, owner_id, agent, run_id, state, status_message, status_at, artifacts, history, metadata"
+_INSERT = (
+    "INSERT INTO a2a_task (id, public_id, context_id, tenant, owner_id, agent, run_id, state, history, status_at, message_key) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
 _REMOVE = (
     "DELETE FROM a2a_pushdelivery USING a2a_pushconfig AS config WHERE a2a_pushdelivery.config_id = config.id AND config.task_id = ANY(%s)",
     "DELETE FROM a2a_pushconfig WHERE task_id = ANY(%s)",
@@ -54,13 +62,31 @@ class Page:
 
 async def insert_task(database: Database, task: Task) -> None:
     """Store a new task."""
-    await database.execute(
-        "INSERT INTO a2a_task (id, public_id, context_id, tenant, owner_id, agent, run_id, state, history, status_at) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            task.id, task.public_id, task.context_id, task.tenant, task.owner_id, task.agent, task.run_id, task.state.value,
-            _json(task.history), task.status_at,
-        ),
+    await database.execute(_INSERT, _inserted(task))
+
+
+async def insert_once(database: Database, task: Task, message_key: str) -> Task | None:
+    """Store a new task, unless its caller began one with the same message before: that one is returned, as it is stored."""
+    known = (task.tenant, task.owner_id, task.agent, message_key)
+    async with database.connection() as connection:
+        # Of two that come in the same moment the second one waits here.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ("a2a " + " ".join(known),))
+        cursor = await connection.execute(
+            f"SELECT {_COLUMNS} FROM a2a_task WHERE tenant = %s AND owner_id = %s AND agent = %s AND message_key = %s "  # noqa: S608
+            "AND created_at > now() - make_interval(hours => %s) AND metadata ->> 'code' IS DISTINCT FROM %s "
+            "ORDER BY id DESC LIMIT 1",
+            (*known, REPEAT_HOURS, NOT_BEGUN),
+        )
+        if row := await cursor.fetchone():
+            return _task(row)
+        await connection.execute(_INSERT, _inserted(task, message_key))
+    return None
+
+
+def _inserted(task: Task, message_key: str = "") -> tuple[Any, ...]:
+    return (
+        task.id, task.public_id, task.context_id, task.tenant, task.owner_id, task.agent, task.run_id, task.state.value,
+        _json(task.history), task.status_at, message_key,
     )  # fmt: skip
 
 

@@ -81,7 +81,12 @@ class Service:
         self.authenticator = Authenticator.from_settings(settings, observer=self.recorder, policy=policy)
         tool_process.configure(policy=policy, recorder=WriterRecorder(self.writer))
         self.a2a_keys = _signing_keys()
-        self.a2a_tasks = TaskService(database, A2ARuns(self.engine), TckAgent() if settings.A2A_TCK_AGENT else None)
+        self.a2a_tasks = TaskService(
+            database,
+            A2ARuns(self.engine),
+            TckAgent() if settings.A2A_TCK_AGENT else None,
+            most_waiting=settings.MAX_CONCURRENT_RUNS,
+        )
         self.announcer = Announcer(database, self.a2a_tasks.runs, policy, self.a2a_keys)
         self.jobs.announcer = self.announcer
         self.mcp_requests = OpenRequests(settings.MAX_CONCURRENT_RUNS)
@@ -249,6 +254,7 @@ class Service:
             "active_runs": self.engine.active_runs,
             "readers": self.engine.live.readers,
             "mcp_requests": self.mcp_requests.count,
+            "a2a_waiting": self.a2a_tasks.waiting,
         }
 
 

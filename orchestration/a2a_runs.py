@@ -28,6 +28,7 @@ from agentbackend.foundation.problems import Problem
 from audit.actor import Actor
 from orchestration import events as ev
 from orchestration.agents import AgentProfile
+from orchestration.approvals import set_aside
 from orchestration.engine import Engine, RunRequest
 from orchestration.live import Chunk
 from orchestration.resuming import RECOVERED_EVENT
@@ -118,6 +119,12 @@ class A2ARuns:
     async def cancel(self, actor: Actor, run_id: str) -> bool:
         """Cancel a run wherever it is carried out."""
         return await self.engine.cancel(actor, run_id)
+
+    async def withdraw(self, actor: Actor, run_id: str, request_id: str = "") -> bool:
+        """Set aside what the run asked."""
+        return await set_aside(
+            self.engine.database, actor, run_id, reason="The task was canceled.", request_id=request_id
+        )
 
 
 _INTERRUPTED: Final = b"interrupted"

@@ -72,6 +72,11 @@ _DECIDE = """
 UPDATE orchestration_interrupt SET decision = %s, decided_by = %s, decided_at = now()
 WHERE id = %s AND status = 'open' AND decided_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
+_ASKED_BY_RUN = f"""
+SELECT {_COLUMNS} {_FROM} WHERE run.public_id = %s AND thread.tenant = %s AND thread.owner_id = %s
+    AND (asked.status = 'open' OR (asked.status = 'expired' AND asked.carried_out_in_id IS NULL)) ORDER BY asked.id FOR UPDATE OF asked
+"""
+_SET_ASIDE = "UPDATE orchestration_interrupt SET decision = %s, decided_by = %s, decided_at = now() WHERE id = %s"
 _CLOSED = f"""
 SELECT {_COLUMNS} {_FROM} WHERE asked.thread_id = %s AND asked.id::text = ANY(%s) AND asked.status <> 'open'
 """
@@ -299,6 +304,35 @@ async def require_usable(
     refusal = await refused_before_approval(decision.call, asker, allowed_tools=tools, guardrails=guardrails)
     if refusal is not None:
         raise Problem("invalid_input", f"A call with these arguments cannot be made. {refusal.message}", field=field)
+
+
+async def set_aside(
+    database: Database, caller: Actor, run_public_id: str, *, reason: str, request_id: str = ""
+) -> bool:
+    """Take back what the caller's run asked: nobody can approve it any more. No run is begun for it; the thread's next one tells the
+    model. False when nothing is asked, or all was answered and is about to be carried out.
+    """
+    stored = orjson.dumps({"approved": False, "withdrawn": True, "setAside": True, "reason": reason}).decode()
+    async with database.connection() as connection:
+        parameters = (run_public_id, caller.tenant, caller.id)
+        rows = await _rows(connection, _ASKED_BY_RUN, parameters)
+        is_open = [row for row in rows if row["status"] == "open"]
+        going_on = [row for row in is_open if row["decided_at"] is not None and not row["decision"].get("setAside")]
+        if not rows or (is_open and len(going_on) == len(is_open)):
+            await connection.rollback()
+            return False
+        for row in is_open:
+            asked = AskedCall.of(row)
+            if (row["decision"] or {}).get("setAside") or asked.verdict is Verdict.EXPIRED:
+                continue
+            decision = decided(
+                asked.question, Answer(False, reason=reason), by=caller.id, at=datetime.now(UTC), is_withdrawn=True
+            )
+            ids = common_ids(asked.run_id, asked.thread_id, request_id)
+            await connection.execute(_SET_ASIDE, (stored, caller.id, UUID(asked.id)))
+            await _record(connection, decided_entry(decision, actor=caller, asker_id=asked.asker.id, **ids))
+        await connection.commit()
+    return True
 
 
 async def without_closed(

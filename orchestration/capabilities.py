@@ -39,7 +39,8 @@ async def capabilities_of(task: RunTask, limits: Sequence[str] = ()) -> Capabili
     """What this run's caller may use now. `limits`: what is left to it, a sentence each."""
     delegates = await directory.offered(task.actor, task.agent.tools)
     backend_tools = [
-        *await offered_tools(task.actor, task.agent.tools),
+        # A call of a remote agent's name is a delegation, whatever else has that name.
+        *(tool for tool in await offered_tools(task.actor, task.agent.tools) if tool.name not in directory.peers),
         *(agent.as_tool() for agent in delegates),
     ]
     plannable = {tool.name: orjson.dumps(tool.input_schema) for tool in backend_tools} if task.agent.planning else {}

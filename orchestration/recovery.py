@@ -55,7 +55,7 @@ SELECT messages FROM conversation_turns WHERE thread_id = %s
 _DECIDED = """
 SELECT thread.public_id, agent.slug, run.input -> 'actor', json_agg(json_build_array(asked.id, asked.decision))
 FROM (SELECT DISTINCT thread_id FROM orchestration_interrupt WHERE status = 'open' AND decided_at IS NOT NULL
-      AND (%s::uuid IS NULL OR thread_id = %s) LIMIT %s) AS decided
+      AND decision ->> 'setAside' IS NULL AND (%s::uuid IS NULL OR thread_id = %s) LIMIT %s) AS decided
 JOIN orchestration_interrupt AS asked ON asked.thread_id = decided.thread_id AND asked.status = 'open'
 JOIN orchestration_run AS run ON run.id = asked.run_id AND jsonb_typeof(run.input -> 'actor') = 'object'
 JOIN orchestration_agent AS agent ON agent.id = run.agent_id AND agent.enabled

@@ -7,6 +7,7 @@ open question and is told to the agent, as in a thread.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,6 +38,16 @@ class Incoming:
     document: Document
     data: tuple[Any, ...]
     metadata: Document
+
+    @property
+    def key(self) -> str:
+        """Names the message with what it says and where it belongs: the same when it is sent again."""
+        said = {**self.document, "contextId": self.context_id}
+        return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def is_in(self, history: Sequence[Document]) -> bool:
+        """Whether a task has had it."""
+        return any(all(said.get(name) == value for name, value in self.document.items()) for said in history)
 
     def answers(self, questions: Sequence[Document]) -> tuple[Answer, ...]:
         """What it says to the open questions; nothing when it is none of the forms of an answer."""

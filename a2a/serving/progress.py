@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from a2a.run_port import Phase, RunPort, RunView
-from a2a.task_store import change_task, runs_of_tasks, tasks_by_id
+from a2a.task_store import NOT_BEGUN, change_task, runs_of_tasks, tasks_by_id
 from a2a.tasks import Document, Task, TaskState, data_part, text_part
 from agentbackend.foundation.database import Database
 
@@ -46,7 +46,7 @@ def _change(task: Task, view: RunView | None, taken: set[str]) -> Task | None:
     """The task with what its run has come to; None when that is nothing new."""
     if view is None:
         age = (datetime.now(UTC) - task.status_at).total_seconds()
-        return _failed(task, "The task could not be begun. Send it again.") if age > NOT_BEGUN_SECONDS else None
+        return _not_begun(task) if age > NOT_BEGUN_SECONDS else None
     match view.phase:
         case Phase.GOING_ON:
             return None
@@ -99,6 +99,11 @@ def _finished(task: Task, view: RunView) -> Task:
 def _failed(task: Task, message: str, *texts: str) -> Task:
     artifacts = _with_texts(task, texts)
     return _now(task, TaskState.FAILED, artifacts=artifacts, status_message=task.agent_message(text_part(message)))
+
+
+def _not_begun(task: Task) -> Task:
+    failed = _failed(task, "The task could not be begun. Send it again.")
+    return replace(failed, metadata={**task.metadata, "code": NOT_BEGUN})
 
 
 def _now(task: Task, state: TaskState, **changes: Any) -> Task:

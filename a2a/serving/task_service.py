@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,7 +23,7 @@ from a2a.task_store import (
     Filters,
     change_task,
     find_task,
-    insert_task,
+    insert_once,
     list_tasks,
     open_tasks,
     remove_task,
@@ -63,11 +63,31 @@ class Sending:
 
 @dataclass(slots=True)
 class TaskService:
-    """Tasks of all agents. `tck`: the scripted agent of the protocol's test kit, in tests only."""
+    """Tasks of all agents. `tck`: the scripted agent of the protocol's test kit, in tests only. `most_waiting`: callers at once
+    who follow a task or wait for its end, in this process.
+    """
 
     database: Database
     runs: RunPort
     tck: TckAgent | None = None
+    most_waiting: int = 500
+    _waiting: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many callers follow a task or wait for its end here."""
+        return self._waiting
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold a place for a caller who waits; raises Problem `overloaded`."""
+        if self._waiting >= self.most_waiting:
+            raise Problem("overloaded", "As many callers as this process takes wait for tasks. Get the task instead.")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     # --- messages
 
@@ -78,9 +98,11 @@ class TaskService:
             return await self.tck.answer(
                 self.database, call.actor, incoming, sending.history_length, sending.push_config
             )
-        task = await self._begun(call, read_message(sending.message), sending.push_config)
-        if not sending.return_immediately:
-            task = await self._ended(call.actor, task)
+        incoming = read_message(sending.message)
+        with nullcontext() if sending.return_immediately else self._place():
+            task = await self._begun(call, incoming, sending.push_config)
+            if not sending.return_immediately:
+                task = await self._ended(call.actor, task)
         return {"task": task.document(history_length=sending.history_length)}
 
     async def send_streaming(self, call: Call, sending: Sending) -> AsyncIterator[Document]:
@@ -90,10 +112,12 @@ class TaskService:
             async for document in self.tck.stream(self.database, call.actor, incoming, sending.push_config):
                 yield document
             return
-        task = await self._begun(call, read_message(sending.message), sending.push_config)
-        async with aclosing(self._stream(call.actor, task, until_asked=True)) as documents:  # type: ignore[type-var]
-            async for document in documents:
-                yield document
+        incoming = read_message(sending.message)
+        with self._place():
+            task = await self._begun(call, incoming, sending.push_config)
+            async with aclosing(self._stream(call.actor, task, until_asked=True)) as documents:  # type: ignore[type-var]
+                async for document in documents:
+                    yield document
 
     async def subscribe(self, call: Call, task_id: str) -> AsyncIterator[Document]:
         """A task that has not ended as a stream: what it has said so far, and what comes."""
@@ -102,9 +126,10 @@ class TaskService:
             raise TaskError(
                 Fault.UNSUPPORTED_OPERATION, f"The task has ended ({task.state.wire_name}): get it instead."
             )
-        async with aclosing(self._stream(call.actor, task, until_asked=False)) as documents:  # type: ignore[type-var]
-            async for document in documents:
-                yield document
+        with self._place():
+            async with aclosing(self._stream(call.actor, task, until_asked=False)) as documents:  # type: ignore[type-var]
+                async for document in documents:
+                    yield document
 
     def _stream(self, actor: Actor, task: Task, *, until_asked: bool) -> AsyncIterator[Document]:
         return TaskStream(self.database, self.runs, actor, task, until_asked).documents()
@@ -133,10 +158,13 @@ class TaskService:
         )  # fmt: skip
         wish = self._wish(call, task, incoming)
         # A caller who leaves in this moment must not leave a task behind that has no run.
-        return await asyncio.shield(self._first_run(task, wish, push_config))
+        return await asyncio.shield(self._first_run(task, incoming.key, wish, push_config))
 
-    async def _first_run(self, task: Task, wish: RunWish, push_config: Document | None) -> Task:
-        await insert_task(self.database, task)
+    async def _first_run(self, task: Task, message_key: str, wish: RunWish, push_config: Document | None) -> Task:
+        """The task with its run; the one that the same message began before, where a caller sends it again."""
+        if earlier := await insert_once(self.database, task, message_key):
+            [earlier] = await brought_up_to_date(self.database, self.runs, [earlier])
+            return earlier
         try:
             if push_config is not None:
                 await configs.put_config(self.database, task, push_config)
@@ -151,6 +179,8 @@ class TaskService:
         task = await self._found(call, incoming.task_id)
         if incoming.context_id and incoming.context_id != task.context_id:
             raise TaskError(Fault.INVALID_PARAMS, "message.contextId: the task belongs to another context.")
+        if incoming.is_in(task.history):
+            return task
         if task.state.is_terminal:
             raise TaskError(
                 Fault.UNSUPPORTED_OPERATION,
@@ -163,19 +193,25 @@ class TaskService:
         said = {**incoming.document, "contextId": task.context_id, "taskId": task.public_id}
         after = going_on(task, str(uuid7()), said)
         wish = self._wish(call, after, incoming, asked=task)
-        return await asyncio.shield(self._next_run(task, after, wish, push_config))
+        if await asyncio.shield(self._next_run(task, after, wish, push_config)):
+            return after
+        task = await self._found(call, incoming.task_id)
+        if not incoming.is_in(task.history):
+            raise TaskError(Fault.UNSUPPORTED_OPERATION, "The question was answered in the same moment.")
+        return task
 
-    async def _next_run(self, task: Task, after: Task, wish: RunWish, push_config: Document | None) -> Task:
+    async def _next_run(self, task: Task, after: Task, wish: RunWish, push_config: Document | None) -> bool:
+        """Begin it; False when the task went on in the same moment."""
         if push_config is not None:
             await configs.put_config(self.database, task, push_config)
         if not await change_task(self.database, task, after, announce=False):  # who said it knows
-            raise TaskError(Fault.UNSUPPORTED_OPERATION, "The question was answered in the same moment.")
+            return False
         try:
             await self.runs.start(wish)
         except BaseException:
             await change_task(self.database, after, task, announce=False)
             raise
-        return after
+        return True
 
     @staticmethod
     def _wish(call: Call, task: Task, incoming: Incoming, asked: Task | None = None) -> RunWish:
@@ -224,6 +260,8 @@ class TaskService:
                     raise
                 raise TaskError(Fault.TASK_NOT_CANCELABLE, "The task is just being begun; try again.") from problem
             return task.document()
+        if task.run_id and not await self.runs.withdraw(call.actor, task.run_id, call.request_id):
+            raise TaskError(Fault.TASK_NOT_CANCELABLE, "The question was answered in the same moment; try again.")
         after = replace(task, state=TaskState.CANCELED, status_at=datetime.now(UTC), status_message=None)
         await change_task(self.database, task, after)
         return (await self._found(call, task_id)).document()

@@ -13,6 +13,7 @@ from a2a.circuit import Circuit
 from a2a.delegation import Handover
 from a2a.hops import METADATA_KEY, handed_on, own_name, read_hops
 from agentbackend.foundation.database import Database
+from agentbackend.foundation.identifiers import uuid7
 from agentbackend.foundation.outbound import OutboundPolicy
 from tests.a2a_client.support import (
     TASK,
@@ -295,12 +296,15 @@ async def test_a_question_is_passed_up_and_its_answer_goes_on_with_the_task(remo
 
     asked = await door.ask("tea", actor=actor)
     key = asked.content.rpartition(" ")[2]
+    at_once = await door.ask("one", actor=actor, continues=key)
+    door.run_id = uuid7()  # a next one: the user has said something
     answered = await door.ask("three", actor=actor, continues=key)
     stranger = await door.ask("three", actor=somebody(), continues=key)
 
     assert asked.outcome is ToolOutcome.FAILED
     assert door.told.failures[0][0] == "input_required"
     assert "It asks: How many?" in asked.content
+    assert "The user has not answered the question yet" in at_once.content
     assert answered.content == "Ordered."
     message = remote.asked[1].params["message"]
     assert (message["taskId"], message["contextId"]) == (TASK, "context")

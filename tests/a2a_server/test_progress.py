@@ -12,10 +12,12 @@ import pytest
 
 from a2a.run_port import ExposedAgent, Phase, RunKey, RunUpdate, RunView, RunWish
 from a2a.serving.progress import brought_up_to_date
+from a2a.serving.task_service import Call, TaskService
 from a2a.task_store import insert_task, tasks_by_id
 from a2a.tasks import Task, TaskState
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.identifiers import uuid7
+from agentbackend.foundation.problems import Problem
 from audit.actor import Actor
 
 QUESTION = {"id": str(uuid7()), "message": "Shall the call be made?"}
@@ -41,6 +43,9 @@ class Runs:
         raise NotImplementedError
 
     async def cancel(self, actor: Actor, run_id: str) -> bool:
+        raise NotImplementedError
+
+    async def withdraw(self, actor: Actor, run_id: str, request_id: str = "") -> bool:
         raise NotImplementedError
 
 
@@ -117,3 +122,18 @@ async def test_a_task_whose_process_died_before_its_run_was_stored_fails_after_a
     begun = datetime.now(UTC) - timedelta(seconds=seconds)
     task = await become(database_pool, await stored_task(database_pool, status_at=begun))
     assert task.state is state
+
+
+async def test_callers_who_wait_are_as_many_as_a_process_takes(database_pool: Database) -> None:
+    task = await stored_task(database_pool, state=TaskState.INPUT_REQUIRED)
+    service = TaskService(database_pool, Runs(), most_waiting=1)
+    agent = ExposedAgent(task.agent, "Assistant", "", (), is_default=True, changed_at=datetime.now(UTC))
+    call = Call(Actor(task.owner_id, tenant=task.tenant), agent)
+    first, second, third = (service.subscribe(call, task.public_id) for _ in range(3))
+    await anext(first)
+    with pytest.raises(Problem) as refused:
+        await anext(second)
+    assert refused.value.code == "overloaded"
+    await first.aclose()
+    await anext(third)
+    await third.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -50,3 +51,16 @@ def test_a_subscriber_on_another_process_sees_a_task_finish_whose_process_was_ki
     assert said(events) == said([whole]) != ""
     announced = orjson.loads(receiver.next()[1])["task"]
     assert (announced["id"], state(announced)) == (task, "COMPLETED")
+
+
+def test_a_message_that_is_sent_again_to_another_process_finds_its_task_whose_process_was_killed(
+    services: SeparateDatabase, sdk: SdkClient
+) -> None:
+    doomed, successor, caller = services.start(), services.start(), Caller()
+    message = {"parts": [{"text": "demo: slow 40"}], "message": {"messageId": str(uuid4())}}
+    [started, *_] = sdk.ask(doomed, AGENT, caller, "send", leave_after=5, **message)
+    doomed.stop(signal.SIGKILL)
+    [*_, end] = again = sdk.ask(successor, AGENT, caller, "send", **message)
+    assert (again[0]["task"]["id"], state(end)) == (started["task"]["id"], "COMPLETED")
+    [listed] = sdk.ask(successor, AGENT, caller, "list")
+    assert len(listed["tasks"]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from uuid import uuid4
 
@@ -86,6 +87,35 @@ def test_a_client_whose_connection_dropped_subscribes_again_and_misses_nothing(
         sdk.ask(signing, agent, caller, "subscribe", task=task)
 
 
+def test_a_message_that_is_sent_again_is_the_task_that_it_began(
+    sdk: SdkClient, signing: RunningService, agent: str
+) -> None:
+    caller, message = Caller(), {"messageId": str(uuid4())}
+
+    def sent(words: str, by: Caller = caller, **options) -> dict:
+        return sdk.ask(signing, agent, by, "send", parts=text(words), message=message, **options)[0]["task"]
+
+    first = sent("What is 6*7?", streaming=False)
+    assert sent("What is 6*7?", streaming=False) == first
+    assert sent("What is 6*7?") == first
+    others = [sent("What is 6*8?", streaming=False), sent("What is 6*7?", Caller(), streaming=False)]
+    assert len({first["id"], *(task["id"] for task in others)}) == 3
+
+
+def test_of_messages_that_come_at_once_and_are_the_same_one_begins_a_task(signing: RunningService, agent: str) -> None:
+    message = {"messageId": str(uuid4()), "role": "ROLE_USER", "parts": text("What is 6*7?")}
+    caller = Caller()
+
+    def send(_: int) -> str:
+        with signing.client(caller) as client:
+            headers = {"A2A-Version": "1.0"}
+            answer = client.post(f"/a2a/{agent}/message:send", headers=headers, json={"message": message})
+        return str(answer.json()["task"]["id"])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(send, range(4)))) == 1
+
+
 def test_a_task_is_canceled_and_then_cannot_be_again(
     sdk: SdkClient, signing: RunningService, agent: str, stored: Stored
 ) -> None:
@@ -163,6 +193,17 @@ def guarded(signing: RunningService) -> Iterator[str]:
     tool.delete()
 
 
+def asking(sdk: SdkClient, signing: RunningService, agent: str, caller: Caller, guarded: str) -> dict:
+    """A task that asks whether the tool may be called."""
+    wish = text(f'demo: call {guarded} {{"expression": "6*7"}}')
+
+    def asked() -> dict | None:
+        [found] = sdk.ask(signing, agent, caller, "send", parts=wish, streaming=False)
+        return found["task"] if state(found) == "INPUT_REQUIRED" else None
+
+    return eventually(asked, "the service has seen the tool and asks")
+
+
 @pytest.mark.parametrize(
     ("answer", "made"), [([{"data": {"approved": True}}], True), (text("Yes."), True), (text("no"), False)]
 )
@@ -170,13 +211,7 @@ def test_a_task_that_asks_goes_on_as_the_same_task_with_the_answer(
     sdk: SdkClient, signing: RunningService, agent: str, guarded: str, answer: list, made: bool
 ) -> None:
     caller = Caller()
-    wish = text(f'demo: call {guarded} {{"expression": "6*7"}}')
-
-    def asked() -> dict | None:
-        [found] = sdk.ask(signing, agent, caller, "send", parts=wish, streaming=False)
-        return found["task"] if state(found) == "INPUT_REQUIRED" else None
-
-    task = eventually(asked, "the service has seen the tool and asks")
+    task = asking(sdk, signing, agent, caller, guarded)
     question, details = task["status"]["message"]["parts"]
     assert guarded in question["text"]
     assert details["data"]["interrupts"][0]["metadata"]["toolName"] == guarded
@@ -186,6 +221,36 @@ def test_a_task_that_asks_goes_on_as_the_same_task_with_the_answer(
     assert ("42" in said(events)) is made
     [whole] = sdk.ask(signing, agent, caller, "get", task=task["id"])
     assert [message["role"] for message in whole["history"]] == ["ROLE_USER", "ROLE_AGENT", "ROLE_USER"]
+
+
+def test_an_answer_that_is_sent_again_is_told_how_the_task_stands(
+    sdk: SdkClient, signing: RunningService, agent: str, guarded: str
+) -> None:
+    caller = Caller()
+    task = asking(sdk, signing, agent, caller, guarded)
+    answer = {"parts": text("yes"), "message": {"messageId": str(uuid4()), "taskId": task["id"]}, "streaming": False}
+    [first] = sdk.ask(signing, agent, caller, "send", **answer)
+    [again] = sdk.ask(signing, agent, caller, "send", **answer)
+    assert (state(first), again) == ("COMPLETED", first)
+
+
+def test_a_canceled_task_takes_its_question_back(
+    sdk: SdkClient, signing: RunningService, agent: str, guarded: str, stored: Stored
+) -> None:
+    caller = Caller()
+    task = asking(sdk, signing, agent, caller, guarded)
+    question = task["status"]["message"]["parts"][1]["data"]["interrupts"][0]["id"]
+    [canceled] = sdk.ask(signing, agent, caller, "cancel", task=task["id"])
+    assert state(canceled) == "CANCELED"
+    with signing.client(caller) as client:
+        refused = client.post(f"/ag-ui/approvals/{question}", json={"decision": "approve"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "already_decided")
+        assert client.get(f"/ag-ui/approvals/{question}").json()["status"] == "withdrawn"
+    assert "approval.withdrawn" in stored.audit(task["id"])
+    [after] = sdk.ask(
+        signing, agent, caller, "send", parts=text("hello"), message={"contextId": task["contextId"]}, streaming=False
+    )
+    assert (state(after), "42" in said([after["task"]])) == ("COMPLETED", False)
 
 
 # --- push notifications

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from agentbackend.foundation.identifiers import uuid7
 from tools.calls import CacheScope, RateLimitScope, SideEffects
 from tools.governance.approvals import Decider
-from tools.models.names import TOOL_NAME_PATTERN, role_name, tool_name
+from tools.models.names import TOOL_NAME_PATTERN, no_delegation, role_name, tool_name
 
 
 class HandlerType(models.TextChoices):
@@ -31,7 +31,7 @@ class Tool(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(
-        max_length=64, unique=True, validators=[tool_name],
+        max_length=64, unique=True, validators=[tool_name, no_delegation],
         help_text="What the model calls; it cannot be changed later.",
     )  # fmt: skip
     enabled = models.BooleanField(
