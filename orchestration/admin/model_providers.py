@@ -5,6 +5,7 @@ What is saved here goes through `tools.changes`, so it may have to wait for a se
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
@@ -95,7 +96,7 @@ class ModelPriceAdmin(DocumentAdmin, ModelAdmin):
 
     form = ModelPriceForm
     identity = ("provider", "model", "valid_from")
-    list_display = ("provider", "model", "valid_from", *_OF_PRICE)
+    list_display = ("provider", "model", "valid_from", "dollars_in", "dollars_out", "dollars_cached")
     list_display_links = ("provider", "model")
     list_filter = ("provider",)
     search_fields = ("provider", "model")
@@ -106,3 +107,20 @@ class ModelPriceAdmin(DocumentAdmin, ModelAdmin):
         (None, {"fields": (("provider", "model"), "valid_from")}),
         ("US dollars for a million tokens", {"fields": (("input_price", "output_price"), "cached_input_price")}),
     )
+
+    @display(description="In (USD for a million)", ordering="input_price")
+    def dollars_in(self, price: ModelPrice) -> str:
+        return _dollars(price.input_price)
+
+    @display(description="Out (USD for a million)", ordering="output_price")
+    def dollars_out(self, price: ModelPrice) -> str:
+        return _dollars(price.output_price)
+
+    @display(description="In from the cache (USD for a million)", ordering="cached_input_price")
+    def dollars_cached(self, price: ModelPrice) -> str:
+        return _dollars(price.cached_input_price)
+
+
+def _dollars(price: Decimal | None) -> str:
+    """A price without needless zeros; a dash where there is none."""
+    return "-" if price is None else f"{price.normalize():f}"

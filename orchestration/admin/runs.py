@@ -133,11 +133,13 @@ class RunAdmin(ReadOnlyAdmin):
             "Figures",
             {
                 "fields": (
-                    ("model_turns", "tokens", "price", "took"),
-                    ("created", "started", "finished"),
-                    ("last_seq", "event_bytes"),
+                    ("model_turns", "took"),
+                    ("tokens", "price"),
+                    ("created", "started"),
+                    ("finished", "last_seq"),
+                    ("event_bytes", "parent_public_id"),
                     ("request_id", "trace_id"),
-                    ("id", "parent_public_id", "idempotency_key"),
+                    ("id", "idempotency_key"),
                 ),
                 "classes": ("tab",),
             },
@@ -145,7 +147,7 @@ class RunAdmin(ReadOnlyAdmin):
         (
             "Lease",
             {
-                "fields": (("fence", "lease_owner", "lease_end"), ("cancelled_at", "cancel_requested_by"), "journal_version"),
+                "fields": (("fence", "journal_version"), ("lease_owner", "lease_end"), ("cancelled_at", "cancel_requested_by")),
                 "classes": ("tab",),
             },
         ),

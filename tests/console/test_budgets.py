@@ -175,6 +175,9 @@ def test_another_price_is_another_row_and_a_price_may_be_mended() -> None:
     )
     second.refresh_from_db()
     assert (second.input_price, second.cached_input_price) == (Decimal("0.2"), Decimal("0.02"))
+    listed = text_of(client.get(PRICES, {"q": model}))
+    assert "Out (USD for a million)" in listed
+    assert "0.2 0.8 0.02" in " ".join(listed.split())
     client.post(f"{PRICES}{first.pk}/remove/", {"_form_submitted": "on", "reason": ""})
     assert [row.valid_from.year for row in ModelPrice.objects.filter(model=model)] == [2026]
 
