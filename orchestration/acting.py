@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import orjson
 from opentelemetry import trace
 
 from a2a.delegation import Handover, delegate, directory
@@ -29,6 +30,7 @@ from orchestration.plans.in_messages import StepPlace
 from orchestration.repeated_failures import RepeatedFailures
 from orchestration.run_record import RunRecord
 from orchestration.screening import GuardrailViolationError, TurnScreening
+from tools.call_screening import refusal_text, withheld_by
 from tools.calls import CallContext, SideEffects, ToolCall, ToolOutcome, ToolResult
 from tools.door import call_tool, request_for
 from tools.governance.approvals import Approval, ApprovalRequest
@@ -180,7 +182,7 @@ class ToolCalls:
         """A plan is a call like others, that makes calls."""
         step = CallStep(self.record, self.lease, call, SideEffects.IDEMPOTENT)
         step.begin()
-        outcome = instead or await self._plans.carry_out(call, capabilities)
+        outcome = instead or _withheld_plan(call) or await self._plans.carry_out(call, capabilities)
         if isinstance(outcome, list):
             step.wait_for_a_person()
             return outcome
@@ -399,6 +401,20 @@ _CUT_OFF = ToolResult(
     error="cut off",
     retryable=True,
 )
+
+
+def _withheld_plan(call: ToolCall) -> ToolResult | None:
+    """What is told of a plan whose arguments a guardrail policy has withheld; a plan does not come to the door that says it of calls."""
+    try:
+        arguments = orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        return None
+    withheld = withheld_by(arguments) if isinstance(arguments, dict) else None
+    if withheld is None:
+        return None
+    version, category = withheld
+    text = refusal_text(version.partition(":")[0], category, call.name)
+    return ToolResult(ToolOutcome.DENIED, text, error=text, policy_version=version)
 
 
 def _tool_message(call: ToolCall, result: ToolResult, metadata: dict[str, Any] | None) -> dict[str, Any]:

@@ -21,13 +21,15 @@ from agentbackend.foundation.problems import Problem
 from agentbackend.foundation.writer import Unit
 from audit import rows as audit_rows
 from audit.actor import SYSTEM, Actor
-from audit.entry import AuditEntry
+from audit.entry import AuditEntry, Target
+from orchestration.answer_screening import screen_answer
 from orchestration.answers import Answer
 from orchestration.approval_audit import common_ids, decided_entry
 from orchestration.deciders import is_same_person, may_decide_by_role
 from orchestration.interrupts import Decision, OpenInterrupt, Verdict, decided, moment, require_agreement
 from orchestration.run_input import ResumeEntry
 from tools.door import refused_before_approval
+from tools.governance import findings as of_findings
 from tools.governance.approvals import Decider
 from tools.registry import registry
 
@@ -238,6 +240,7 @@ async def decide_asked(
 
     `tools`: those of the agent that asked.
     """
+    answer, found = await screen_answer(await registry.screen(guardrails), answer, field="editedArgs")
     if await _was_answered(asked, answer):
         return
     is_withdrawn = caller.id == asked.owner_id and asked.question.decider is Decider.SOMEONE_ELSE
@@ -248,9 +251,13 @@ async def decide_asked(
     )
     await require_usable(decision, asked.asker, tools=tools, guardrails=guardrails, field="editedArgs")
     ids = common_ids(asked.run_id, asked.thread_id, request_id)
-    record = decided_entry(decision, actor=caller, asker_id=asked.asker.id, **ids)
+    records = [
+        *of_findings.entries(found, actor=caller, target=Target("interrupt", asked.id), **ids),
+        decided_entry(decision, actor=caller, asker_id=asked.asker.id, **ids),
+    ]
     async with database.connection() as connection:
-        if await _store(connection, decision, answer, record):
+        if await _store(connection, decision, answer, records):
+            of_findings.count(found)
             return
         rows = await _rows(connection, _MANY, ([UUID(asked.id)],))
     if not rows or not await _was_answered(AskedCall.of(rows[0]), answer):
@@ -269,7 +276,7 @@ async def _was_answered(asked: AskedCall, answer: Answer) -> bool:
     return True
 
 
-async def _store(connection: Connection, decision: Decision, answer: Answer, record: AuditEntry) -> bool:
+async def _store(connection: Connection, decision: Decision, answer: Answer, records: Sequence[AuditEntry]) -> bool:
     """One transaction: the row is locked by the update, so what was decided in the same moment is seen."""
     document = answer.as_document() | ({"withdrawn": True} if decision.verdict is Verdict.WITHDRAWN else {})
     stored = orjson.dumps(document).decode()
@@ -277,7 +284,8 @@ async def _store(connection: Connection, decision: Decision, answer: Answer, rec
     if cursor.rowcount == 0:
         await connection.rollback()
         return False
-    await _record(connection, record)
+    for record in records:
+        await _record(connection, record)
     await connection.commit()
     return True
 

@@ -6,6 +6,7 @@ questions of the thread are decided. These functions use the ORM and belong into
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,15 +23,20 @@ from agentbackend.foundation.problems import Problem
 from audit.actor import Actor
 from audit.console_actor import caller_id, console_actor
 from audit.entry import Target
+from audit.recording import insert
+from orchestration.answer_screening import screen_answer
 from orchestration.answers import Answer
-from orchestration.approval_audit import ACTIONS, decision_details, reason_code
+from orchestration.approval_audit import ACTIONS, common_ids, decision_details, reason_code
 from orchestration.approvals import require_usable
 from orchestration.deciders import is_same_person
 from orchestration.interrupts import Decision, OpenInterrupt, decided
 from orchestration.models import Interrupt
+from tools.governance import findings as of_findings
 from tools.governance.approvals import Decider
 from tools.governance.explanations import explain
+from tools.governance.guardrails.policy import Finding
 from tools.models import Tool
+from tools.registry import registry
 
 PERMISSION = "orchestration.decide_interrupt"
 
@@ -79,6 +85,7 @@ def decide(interrupt_id: Any, answer: Answer, *, user: Any, request_id: str = ""
     Raises Problem: `already_decided`, `approval_expired`, `approval_by_someone_else`, and `invalid_input` for edited arguments that
     cannot be used.
     """
+    answer, found = _screened(interrupt_id, answer)
     require_usable_edit(interrupt_id, answer)
     by = console_actor(user)
     with transaction.atomic():
@@ -91,7 +98,23 @@ def decide(interrupt_id: Any, answer: Answer, *, user: Any, request_id: str = ""
         decision = decided(open_interrupt(question), answer, by=by.id, at=datetime.now(UTC))
         question.decision, question.decided_by, question.decided_at = answer.as_document(), by.id, decision.decided_at
         question.save(update_fields=["decision", "decided_by", "decided_at"])
-        _record(question, decision, by, request_id)
+        _record(question, decision, by, request_id, found)
+    of_findings.count(found)
+
+
+def _screened(interrupt_id: Any, answer: Answer) -> tuple[Answer, tuple[Finding, ...]]:
+    """The answer as the policies of the agent that asked let it be kept, in a process that serves."""
+    if not database.is_open:
+        return answer, ()
+    question = Interrupt.objects.select_related("run__agent").get(pk=interrupt_id)
+    guardrails = frozenset(question.run.agent.guardrails)
+    if not connection.in_atomic_block:
+        connection.close()  # see `require_usable_edit`
+
+    async def screened() -> tuple[Answer, tuple[Finding, ...]]:
+        return await screen_answer(await registry.screen(guardrails), answer, field="editedArgs")
+
+    return async_to_sync(screened)()
 
 
 def require_usable_edit(interrupt_id: Any, answer: Answer) -> None:
@@ -131,19 +154,21 @@ def _was_answered(question: Interrupt, answer: Answer) -> bool:
     return True
 
 
-def _record(question: Interrupt, decision: Decision, by: Actor, request_id: str) -> None:
+def _record(question: Interrupt, decision: Decision, by: Actor, request_id: str, found: Sequence[Finding]) -> None:
     asker = asker_of(question)
+    target = Target("interrupt", decision.interrupt_id)
+    ids = common_ids(question.run_id, question.thread_id, request_id)
+    for audit_entry in of_findings.entries(found, actor=by, target=target, **ids):
+        insert(audit_entry)
     audit.record(
         ACTIONS[decision.verdict],
         actor=by,
-        target=Target("interrupt", decision.interrupt_id),
+        target=target,
         subject_id="" if asker.id == by.id else asker.id,
         reason=reason_code(decision),
         policy_version=decision.binding.policy_versions[0]
         if decision.binding and decision.binding.policy_versions
         else "",
-        run_id=question.run_id,
-        thread_id=question.thread_id,
-        request_id=request_id,
         details=decision_details(decision),
+        **ids,
     )

@@ -31,6 +31,7 @@ from audit.actor import SYSTEM, Actor
 from audit.entry import AuditEntry, Outcome, Target, entry
 from orchestration import history
 from orchestration.agents import AgentCatalogue, AgentProfile
+from orchestration.answer_screening import screen_resume
 from orchestration.approval_audit import decided_entry
 from orchestration.approvals import expire_questions, require_usable, without_closed
 from orchestration.dialects import Dialect
@@ -48,7 +49,7 @@ from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
 from orchestration.run_task import RunCancelledError, RunLimits, RunReleasedError, RunTask
 from orchestration.runner import Runner
-from orchestration.screening import ScreenedInput, screen_input
+from orchestration.screening import screen_input
 from orchestration.store import (
     NewRun,
     QuestionsChangedError,
@@ -67,7 +68,7 @@ from orchestration.summarising import Summariser
 from tools.governance import findings as of_findings
 from tools.governance.budget_ledger import forget_old_use, ledger, release_all, reserving_runs
 from tools.governance.budgets import OverBudgetError
-from tools.governance.guardrails.policy import Stage
+from tools.governance.guardrails.policy import Finding, Stage
 from tools.registry import registry
 
 logger = logging.getLogger(__name__)
@@ -231,6 +232,9 @@ class Engine:
         given = request.run_input
         agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
         screen = await registry.screen(agent.guardrails)
+        resume, of_answers = await screen_resume(screen, given.resume)
+        given = replace(given, resume=resume)
+        request = replace(request, run_input=given)
         thread, merged, decisions = await self._read_thread(request, agent)
         screened = await screen_input(screen, merged.new, given.context)
         if screen.asks_models(Stage.USER_INPUT, Stage.TOOL_RESULT):
@@ -265,7 +269,7 @@ class Engine:
                 self.database,
                 new,
                 thread.id,
-                lambda run_id, thread_id: _opening_entries(new, screened, run_id, thread_id),
+                lambda run_id, thread_id: _opening_entries(new, (*screened.findings, *of_answers), run_id, thread_id),
                 admission,
             )
         except OverBudgetError as over:
@@ -686,7 +690,7 @@ def _trace_id(span: trace.Span, context: TraceContext | None) -> str:
     return trace.format_trace_id(found.trace_id) if found.is_valid else ""
 
 
-def _opening_entries(new: NewRun, screened: ScreenedInput, run_id: UUID, thread_id: UUID) -> list[AuditEntry]:
+def _opening_entries(new: NewRun, found: Sequence[Finding], run_id: UUID, thread_id: UUID) -> list[AuditEntry]:
     common: dict[str, Any] = {
         "actor": new.actor,
         "run_id": run_id,
@@ -699,12 +703,12 @@ def _opening_entries(new: NewRun, screened: ScreenedInput, run_id: UUID, thread_
         "messages": new.new_messages,
         "frontend_tools": [t.name for t in new.run_input.tools],
     }
-    of_findings.count(screened.findings)
+    of_findings.count(found)
     target = Target("run", str(run_id))
     return [
         entry(actions.REQUEST_OPENED, target=Target("thread", str(thread_id)), details=request_details, **common),
         entry(actions.RUN_STARTED, target=target, details={"agent": new.agent.slug}, **common),
-        *of_findings.entries(screened.findings, target=target, **common),
+        *of_findings.entries(found, target=target, **common),
         *(_decision_entry(decision, common) for decision in new.decisions if decision.is_new),
     ]
 

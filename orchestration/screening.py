@@ -29,7 +29,7 @@ from orchestration.run_task import AnswerStoppedError
 from tools.call_screening import WARNING, withheld_arguments
 from tools.calls import ToolCall
 from tools.governance import findings as of_findings
-from tools.governance.guardrails.policy import Finding, Stage
+from tools.governance.guardrails.policy import Action, Finding, Stage
 from tools.governance.screens import Gate, Screen
 from tools.registry import registry
 
@@ -90,7 +90,10 @@ async def screen_input(
         return ScreenedInput(list(messages), list(context))
     found: list[Finding] = []
     screened = [await _screened_message(screen, message, found) for message in messages]
-    items = [ContextItem(item.description, await _masked(screen, item.value, found)) for item in context]
+    items = [
+        ContextItem(await _masked(screen, item.description, found), await _masked(screen, item.value, found))
+        for item in context
+    ]
     changed = screened != list(messages)
     return ScreenedInput(screened, items, tuple(found), changed)
 
@@ -103,12 +106,32 @@ async def _screened_message(screen: Screen, message: dict[str, Any], found: list
         if isinstance(value, str):
             changed[name] = await _masked(screen, value, found, stage)
         elif isinstance(value, list):
-            changed[name] = [await _screened_part(screen, part, found, stage) for part in value]
+            changed[name] = await _screened_parts(screen, value, found, stage)
     return changed
 
 
+async def _screened_parts(screen: Screen, parts: list[Any], found: list[Finding], stage: Stage) -> list[Any]:
+    """Each part alone, and what they say together: the model reads them as one text, line by line."""
+    screened = [await _screened_part(screen, part, found, stage) for part in parts]
+    texts = [part for part in screened if _is_text(part)]
+    if len(texts) < 2:
+        return screened
+    across: list[Finding] = []
+    together = "\n".join(part["text"] for part in texts)
+    masked = await _masked(screen, together, across, stage)
+    if masked == together:
+        return screened
+    found += across
+    rest = [part for part in screened if not _is_text(part)]
+    return [{"type": "text", "text": masked}, *rest]
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
+
+
 async def _screened_part(screen: Screen, part: Any, found: list[Finding], stage: Stage) -> Any:
-    if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+    if not _is_text(part):
         return part
     return {**part, "text": await _masked(screen, part["text"], found, stage)}
 
@@ -142,6 +165,7 @@ class TurnScreening:
 
     screen: Screen
     frontend: frozenset[str]
+    is_structured: bool = False
     findings: list[Finding] = field(default_factory=list)
     violation: Finding | None = None
     _open: _OpenText | None = None
@@ -151,8 +175,9 @@ class TurnScreening:
     @classmethod
     async def of(cls, record: RunRecord, frontend: frozenset[str]) -> TurnScreening | None:
         """The screening of a run's next model turn; None where no policy concerns it."""
-        screen = await registry.screen(record.task.agent.guardrails)
-        return cls(screen, frontend) if screen.concerns(*_OUTGOING) else None
+        agent = record.task.agent
+        screen = await registry.screen(agent.guardrails)
+        return cls(screen, frontend, bool(agent.output_schema)) if screen.concerns(*_OUTGOING) else None
 
     async def released(self, batch: Sequence[ModelEvent]) -> list[ModelEvent]:
         """What of a read from the model may leave now. After a violation nothing does: see `check`."""
@@ -214,6 +239,7 @@ class TurnScreening:
             await self._end_text(out)
         if isinstance(event, TextDelta):
             await self._release_calls(out)
+            event = self._screened_value(event) if self.is_structured else event
         if self.violation is not None:
             return
         if self._open is None:
@@ -222,6 +248,19 @@ class TurnScreening:
         if self.screen.judges_output:
             passed = await self._judged(self._open, passed, whole=False)
         self._let_go(self._open, passed, out)
+
+    def _screened_value(self, event: TextDelta) -> TextDelta:
+        """An answer to a schema comes as a whole, and programs read its value: what JSON writes with escapes is checked as they read it."""
+        if not self.screen.concerns(Stage.OUTPUT):
+            return event
+        try:
+            value = orjson.loads(event.text)
+        except orjson.JSONDecodeError:
+            return event
+        value, found = self.screen.check_json_now(Stage.OUTPUT, value)
+        # what warns is found in the text, unless it is hidden there
+        self._add([f for f in found if f.policy.action is not Action.WARN or "\\" in event.text])
+        return TextDelta(orjson.dumps(value).decode()) if of_findings.has_redacted(found) else event
 
     async def _end_text(self, out: list[ModelEvent]) -> None:
         text, self._open = self._open, None

@@ -59,6 +59,31 @@ def test_an_answer_that_is_to_be_mended_is_stored_without_what_is_forbidden(
     assert places_of(superuser_connection, word) == []
 
 
+@pytest.mark.parametrize("between", ["\n", "\t", "\x01"])
+@pytest.mark.parametrize("action", ["block", "redact"])
+def test_the_value_of_a_structured_answer_holds_nothing_that_json_hides(
+    service: RunningService, superuser_connection: psycopg.Connection, action: str, between: str
+) -> None:
+    first, second = a_word(), a_word()
+    with transaction.atomic():
+        policy = make_policy(action, "output", words=[f"{first} {second}", first + second])
+    schema = {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]}
+    agent = made_agent(service, superuser_connection, policy, schema)
+
+    def answered() -> dict[str, object]:
+        wish = f'demo: structured {{"said": "{escaped(first + between + second)}"}}'
+        end = service.post_run(Caller(), wish, path=f"/ag-ui/agent/{agent}/run")[-1].event
+        result: dict[str, object] = end["result"]
+        return result
+
+    if action == "block":
+        eventually(lambda: answered().get("stopped") == "guardrail", "the answer is stopped")
+    else:
+        eventually(lambda: answered() == {"answer": {"said": "[removed]"}}, "the answer is masked and still a value")
+    with transaction.atomic():
+        remove_policies([policy])
+
+
 def test_a_summary_holds_nothing_that_is_forbidden(
     service: RunningService,
     superuser_connection: psycopg.Connection,

@@ -291,6 +291,119 @@ def test_a_person_is_asked_about_arguments_where_a_policy_says_so(service: Runni
     assert "saved" in result["content"]
 
 
+def _asked(service: RunningService, guarded: Guarded, caller: Caller) -> tuple[dict[str, Any], str]:
+    """A run that ended with a question about a note: its input, and the question's id."""
+    note = {"title": uuid4().hex, "content": f"about {guarded.word('arguments_ask')}"}
+    wish = run_input(say(calls=[["add_note_tool", note]], then="So it is."))
+    frames = service.stream(caller, "POST", guarded.path, json=wish)
+    [interrupt] = frames[-1].event["outcome"]["interrupts"]
+    return wish, interrupt["id"]
+
+
+def _answered(
+    service: RunningService, guarded: Guarded, way: str, answer: dict[str, Any]
+) -> tuple[list[Frame], dict[str, Any]]:
+    """Ask about a note and answer it by this way: the frames of the run that carries it out, and the question as it is kept."""
+    caller = Caller()
+    wish, question = _asked(service, guarded, caller)
+    address = f"/ag-ui/approvals/{question}"
+    if way == "resume":
+        resume = [{"interruptId": question, "status": "resolved", "payload": answer}]
+        again = run_input("", threadId=wish["threadId"], messages=[], resume=resume)
+        frames = service.stream(caller, "POST", guarded.path, json=again)
+    with service.client(caller) as client:
+        if way == "post":
+            decision = "approve" if answer.pop("approved") else "deny"
+            response = client.post(address, json={"decision": decision, **answer})
+            assert response.status_code == 200, response.text
+            run_id = eventually(lambda: client.get(address).json().get("runId"), "a run carries it out")
+            with following(service, caller, run_id) as following_frames:
+                frames = list(following_frames)
+        return frames, client.get(address).json()
+
+
+@pytest.mark.parametrize("way", ["resume", "post"])
+@pytest.mark.parametrize("rule", ["in_block", "in_redact", "out_block"])
+def test_the_reason_of_an_answer_is_a_users_words_and_the_answer_counts_all_the_same(
+    service: RunningService,
+    guarded: Guarded,
+    stored: Stored,
+    superuser_connection: psycopg.Connection,
+    rule: str,
+    way: str,
+) -> None:
+    word = guarded.word(rule)
+    frames, kept = _answered(service, guarded, way, {"approved": False, "reason": f"not {word}"})
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert "decided that this call is not made" in result["content"]
+    assert (kept["status"], word in json.dumps(kept)) == ("denied", False)
+    assert word not in raw(frames)
+    assert places_of(superuser_connection, word) == []
+    found = "guardrail.found" if rule == "in_redact" else "guardrail.violation"
+    where = stored.values(
+        "SELECT action FROM audit_events WHERE thread_id = (SELECT thread_id FROM orchestration_interrupt WHERE id = %s)",
+        kept["id"],
+    )
+    assert found in where
+
+
+@pytest.mark.parametrize("way", ["resume", "post"])
+@pytest.mark.parametrize("rule", ["arguments_redact", "out_redact"])
+def test_edited_arguments_are_masked_like_those_of_a_model(
+    service: RunningService,
+    guarded: Guarded,
+    stored: Stored,
+    superuser_connection: psycopg.Connection,
+    rule: str,
+    way: str,
+) -> None:
+    word, title = guarded.word(rule), uuid4().hex
+    edited = {"title": title, "content": f"call {word} back"}
+    frames, _ = _answered(service, guarded, way, {"approved": True, "editedArgs": edited})
+    [content] = stored.values("SELECT content FROM tools_note WHERE title = %s", title)
+    assert content.startswith("call ")
+    assert word not in content + raw(frames)
+    assert places_of(superuser_connection, word) == []
+
+
+def test_a_plan_with_blocked_arguments_is_refused_with_the_policys_name(
+    service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
+) -> None:
+    word, policy = guarded.word("arguments_block"), guarded.policies["arguments_block"]
+    step = {"id": "note", "tool": "add_note_tool", "arguments": {"title": "n", "content": word}}
+    _, frames = posted(service, guarded, "demo: plan " + _hidden({"steps": [step]}))
+    [result] = events(frames, "TOOL_CALL_RESULT")
+    assert f"the guardrail policy {policy} does not allow" in result["content"]
+    assert result["metadata"]["error"]["kind"] == "refused"
+    assert places_of(superuser_connection, word) == []
+
+
+def test_what_the_application_says_of_its_context_is_checked(
+    service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
+) -> None:
+    word = guarded.word("in_block")
+    _, frames = posted(service, guarded, "hello", context=[{"description": f"the page {word}", "value": "1"}])
+    assert violation(frames)["stage"] == "user_input"
+    assert places_of(superuser_connection, word) == []
+
+
+@pytest.mark.parametrize("action", ["block", "redact"])
+def test_what_the_parts_of_a_message_say_together_is_checked(
+    service: RunningService, superuser_connection: psycopg.Connection, action: str
+) -> None:
+    first, second, word = a_word(), a_word(), a_word()
+    with transaction.atomic():
+        policy = make_policy(action, "user_input", words=[f"{first} {second}"])
+        probe = make_policy("block", "user_input", words=[word])
+    made = make_agent([policy, probe])
+    eventually(lambda: seen_by(service, made, word), "the service has seen the agent and its policies")
+    parts = [{"type": "text", "text": f"tell me {first}"}, {"type": "text", "text": second}]
+    _, frames = posted(service, made, "", messages=[{"id": str(uuid4()), "role": "user", "content": parts}])
+    assert second not in raw(frames)
+    assert places_of(superuser_connection, second) == []
+    remove_policies([policy, probe])
+
+
 @pytest.mark.parametrize("rule", ["result_block", "result_redact", "result_warn"])
 def test_results_are_withheld_masked_or_marked(
     service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection, rule: str
