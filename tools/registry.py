@@ -145,6 +145,9 @@ class ToolRegistry:
     async def screen(self, names: PolicyNames = None, *, snapshot: Snapshot | None = None) -> Screen:
         """The guardrail policies that bind whoever names these, and those that apply everywhere; compiled once while they stay."""
         now = snapshot or await self.snapshot()
+        if names and snapshot is None and not names <= now.policies.keys():
+            self.expire()  # they may have been made together with the agent that names them, which is known already
+            now = await self.snapshot()
         return await self._screens.of(now.policies, names, now.vault)
 
     async def get_tool(self, name: str) -> RegisteredTool | None:

@@ -15,6 +15,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
+from agentbackend.foundation.database import Database
 from audit.actor import SYSTEM
 from tests.foundation.loopback import Answer, Loopback, Seen, loopback
 from tests.guardrail_support import a_word, make_policy, remove_policies
@@ -62,6 +63,17 @@ async def backwards(text: str) -> dict[str, list[str]]:
 
 
 # --- rows
+
+
+async def test_a_policy_that_was_made_with_its_agent_holds_from_the_agents_first_run(
+    database_pool: Database, policies: Policies
+) -> None:
+    registry = ToolRegistry(database_pool, clock=lambda: 1000.0)  # as if no time passes: what was read stays young
+    await registry.snapshot()
+    word = a_word()
+    name = await policies("block", "output", words=[word], everywhere=False)
+    screen = await registry.screen(frozenset({name}))
+    assert (await screen.check(Stage.OUTPUT, word)).blocked is not None
 
 
 @pytest.mark.parametrize(
