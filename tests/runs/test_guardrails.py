@@ -378,6 +378,42 @@ def test_a_plan_with_blocked_arguments_is_refused_with_the_policys_name(
     assert places_of(superuser_connection, word) == []
 
 
+@pytest.mark.parametrize("action", ["block", "ask"])
+def test_arguments_of_a_plans_step_are_checked_with_the_results_in_them(
+    service: RunningService, stored: Stored, action: str
+) -> None:
+    word = a_word()
+    with transaction.atomic():
+        settings = {"settings": {"classes": ["card"]}}
+        policies = [make_policy(action, "tool_arguments", kind="pii", **settings)]
+        policies.append(make_policy("block", "user_input", words=[word]))
+    made, caller = make_agent(policies), Caller()
+    eventually(lambda: seen_by(service, made, word), "the service has seen the agent and its policies")
+    plan = {
+        "steps": [
+            {"id": "sum", "tool": "calculator_tool", "arguments": {"expression": "4111111111111110+1"}},
+            {"id": "next", "tool": "calculator_tool",
+             "arguments": {"expression": "x+1", "values": {"x": {"$from": "sum"}}}},
+        ]
+    }  # fmt: skip
+    wish = run_input("demo: plan " + json.dumps(plan))
+    frames = service.stream(caller, "POST", made.path, json=wish)
+    assert_well_formed(frames, wish["runId"])
+    shown = [event["delta"] for event in events(frames, "TOOL_CALL_ARGS")]
+    assert stored.audit(wish["runId"]).count("tool.allowed") == 1
+    if action == "block":
+        assert [arguments for arguments in shown if "4111111111111111" in arguments] == []
+        assert f"the guardrail policy {policies[0]} does not allow" in raw(frames)
+        return
+    [interrupt] = frames[-1].event["outcome"]["interrupts"]
+    assert "4111111111111111" in interrupt["metadata"]["arguments"]
+    answer = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}]
+    again = run_input("", threadId=wish["threadId"], messages=[], resume=answer)
+    frames = service.stream(caller, "POST", made.path, json=again)
+    assert events(frames, "TOOL_CALL_RESULT")[0]["content"] == "4111111111111112"
+    assert frames[-1].event["outcome"] == {"type": "success"}
+
+
 def test_what_the_application_says_of_its_context_is_checked(
     service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
 ) -> None:
