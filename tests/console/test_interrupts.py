@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.template.loader import get_template
+from django.test import RequestFactory
 from django.utils import timezone
 
 from agentbackend.console_groups import COMPLIANCE, OPERATORS
 from audit.actor import SYSTEM
 from audit.console_actor import caller_id
 from audit.models import AuditEvent
+from orchestration.admin.interrupts import waiting_badge
 from orchestration.models import Interrupt
 from tests.console.support import SECRET, client_of, console_user, member_of, stored_run, text_of
 from tools.governance.approvals import Binding, digest_of_arguments
@@ -173,3 +177,12 @@ def test_the_dashboard_says_how_many_wait(question: Interrupt):
 def test_without_questions_the_list_says_so():
     response = member_of(OPERATORS).get(QUESTIONS, {"q": "nothing-like-this"})
     assert response.status_code == 200
+
+
+def test_the_navigation_counts_what_waits_and_shows_no_empty_box(question: Interrupt, rf: RequestFactory) -> None:
+    helper = get_template("unfold/helpers/app_list_badge.html")
+    waits = waiting_badge(rf.get("/"))
+    assert f">{waits}</span>" in helper.render({"item": {"badge": "a.function", "badge_callback": waits}})
+    assert "<span" not in helper.render({"item": {"badge": "a.function", "badge_callback": ""}})
+    page_of_operators = member_of(OPERATORS).get(QUESTIONS).content.decode()
+    assert re.search(r"<span>Approvals</span>\s+<span[^>]*>\d", page_of_operators)
