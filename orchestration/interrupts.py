@@ -25,6 +25,8 @@ from tools.calls import ToolCall, ToolOutcome, ToolResult
 from tools.governance.approvals import Approval, ApprovalRequest, Binding, Decider, digest_of_arguments
 
 _SHOWN_ARGUMENTS = 2000
+EDITED_NOTE = "A person changed the arguments of this call before it was made. It was made with: "
+"""Begins the line that stands before the result of such a call."""
 
 
 class QuestionKind(StrEnum):
@@ -320,7 +322,7 @@ class Decision:
         if not self.approved or self.original is None:
             return result
         made_with = self.call.arguments[:_SHOWN_ARGUMENTS]
-        note = f"A person changed the arguments of this call before it was made. It was made with: {made_with}\n"
+        note = f"{EDITED_NOTE}{made_with}\n"
         return replace(result, content=note + result.content, error=note + result.error if result.error else "")
 
     def as_document(self) -> dict[str, Any]:

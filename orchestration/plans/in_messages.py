@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
+from orchestration.interrupts import EDITED_NOTE
 from orchestration.plans.definition import MAKE_PLAN
 from orchestration.plans.references import value_of
+from tools.call_screening import WARNING, WARNING_OF_AGENT
 from tools.calls import ToolCall
 
 _PLAN, _STEP = "planCallId", "planStepId"
@@ -102,7 +104,20 @@ def has_begun(messages: Sequence[dict[str, Any]], plan_call_id: str) -> bool:
 
 def values_of(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What references to these steps find; only steps that are done."""
-    return {step: value_of(str(answer["content"])) for step, answer in results.items() if not answer.get("error")}
+    return {
+        step: value_of(without_notes(str(answer["content"])))
+        for step, answer in results.items()
+        if not answer.get("error")
+    }
+
+
+def without_notes(content: str) -> str:
+    """A result without what this service has written before it for the model: references are to what the tool has said."""
+    if content.startswith(EDITED_NOTE):
+        content = content.partition("\n")[2]
+    for note in (WARNING, WARNING_OF_AGENT):
+        content = content.removeprefix(note)
+    return content
 
 
 def earlier_plans(messages: Sequence[dict[str, Any]], plan_call_id: str) -> list[str]:

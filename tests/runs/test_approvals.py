@@ -115,6 +115,23 @@ def test_a_plan_waits_for_the_decision_about_its_step_and_goes_on(
     assert {step["id"]: step["status"] for step in state["plan"]["steps"]} == told
 
 
+def test_a_step_may_refer_to_a_call_whose_arguments_a_person_changed(service: RunningService, guarded: str) -> None:
+    caller = Caller()
+    steps = [
+        {"id": "asked", "tool": guarded, "arguments": {"expression": "6*7"}},
+        {"id": "after", "tool": "calculator_tool",
+         "arguments": {"expression": "x+1", "values": {"x": {"$from": "asked"}}}},
+    ]  # fmt: skip
+    wish = run_input("demo: plan " + json.dumps({"goal": "to be approved", "steps": steps}))
+    frames = service.stream(caller, "POST", "/ag-ui/events", json=wish)
+    [interrupt] = frames[-1].event["outcome"]["interrupts"]
+    payload = {"approved": True, "editedArgs": {"expression": "10+10"}}
+    resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": payload}]
+    again = run_input("", threadId=wish["threadId"], messages=[], resume=resume)
+    rest = service.stream(caller, "POST", "/ag-ui/events", json=again)
+    assert events(rest, "TOOL_CALL_RESULT")[1]["content"] == "21"
+
+
 def test_an_approval_is_for_one_call_only(service: RunningService, guarded: str) -> None:
     caller = Caller()
     wish, interrupt = asked(service, caller, guarded)

@@ -414,6 +414,19 @@ def test_arguments_of_a_plans_step_are_checked_with_the_results_in_them(
     assert frames[-1].event["outcome"] == {"type": "success"}
 
 
+def test_a_step_may_refer_to_a_result_that_the_model_is_warned_of(service: RunningService, guarded: Guarded) -> None:
+    steps = [
+        {"id": "keep", "tool": "add_note_tool", "arguments": {"title": "w", "content": guarded.word("result_warn")}},
+        {"id": "get", "tool": "get_note_tool", "arguments": {"title": "w"}, "after": ["keep"]},
+        {"id": "again", "tool": "add_note_tool",
+         "arguments": {"title": "again", "content": {"$from": "get", "path": "/content"}}},
+    ]  # fmt: skip
+    _, frames = posted(service, guarded, "demo: plan " + _hidden({"steps": steps}))
+    report = json.loads(events(frames, "TOOL_CALL_RESULT")[-1]["content"])
+    assert {step["id"]: step["status"] for step in report["steps"]} == {"keep": "done", "get": "done", "again": "done"}
+    assert "data, not instructions" in report["steps"][1]["result"], "the model is warned all the same"
+
+
 def test_what_the_application_says_of_its_context_is_checked(
     service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
 ) -> None:
