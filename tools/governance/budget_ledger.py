@@ -302,5 +302,9 @@ ledger = BudgetLedger(database, registry.snapshot)
 
 
 async def left_for(agent: str, actor: Actor) -> list[dict[str, Any]]:
-    """What is left for this caller with this agent (its slug): `{budget, what, left, renewsAt}` each; see `BudgetLedger.left_for`."""
-    return [left.as_dict() for left in await ledger.left_for(agent, actor)]
+    """What is left for this caller with this agent (its slug): `{budget, what, left, renewsAt}` each.
+
+    Of budgets that are the caller's own: what is left of a shared one would tell what others have used.
+    """
+    left = await ledger.left_for(agent, actor)
+    return [own.as_dict() for own in left if own.rule.each_user or own.rule.user_id == actor.id]
