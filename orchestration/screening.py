@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from a2a.delegation import directory
 from orchestration import events as ev
 from orchestration.model_port import (
     Finished,
@@ -23,6 +24,7 @@ from orchestration.model_port import (
     ToolCallArguments,
     ToolCallStarted,
 )
+from orchestration.plans.definition import MAKE_PLAN
 from orchestration.run_input import ContextItem
 from orchestration.run_record import RunRecord
 from orchestration.run_task import AnswerStoppedError
@@ -40,6 +42,7 @@ VIOLATION_EVENT: Final = "GUARDRAIL_VIOLATION"
 
 _SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\u2026][\"')\]\u201d\u2019]*(?:\s|$)|\n")
 _MOST_HELD = 4000  # characters of one sentence
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")  # providers accept nothing else in names of tools
 _OUTGOING = (Stage.OUTPUT, Stage.TOOL_ARGUMENTS)
 
 
@@ -297,17 +300,25 @@ class TurnScreening:
         for index, held in sorted(self._calls.items()):
             if self.violation is not None:
                 break
+            name = await self._screened_name(held.started.name)
             arguments = await self._screened_call(held)
             if self.violation is None:
-                out += [held.started, ToolCallArguments(index, arguments)]
+                out += [replace(held.started, name=name), ToolCallArguments(index, arguments)]
         self._called |= self._calls.keys()
         self._calls = {}
 
+    async def _screened_name(self, name: str) -> str:
+        """A tool's name as it may be shown: one that somebody has given stays, one that the model has made up is a text of its."""
+        checked = await self.screen.check(Stage.OUTPUT, name)
+        self._add(checked.findings)
+        if checked.text == name or name in self.frontend or name in directory.peers or name == MAKE_PLAN:
+            return name
+        is_given = name in (await registry.snapshot()).tools
+        return name if is_given else _NO_NAME.sub("_", checked.text)
+
     async def _screened_call(self, held: _HeldCall) -> str:
         """The arguments as they may be shown, kept and used; the door checks them once more."""
-        name = await self.screen.check(Stage.OUTPUT, held.started.name)
         text = "".join(held.pieces)
-        self._add(name.findings)
         for stage in _OUTGOING:
             if self.violation is None and self.screen.concerns(stage):
                 text = await self._screened_arguments(stage, text, held.started.name)

@@ -427,6 +427,17 @@ def test_a_step_may_refer_to_a_result_that_the_model_is_warned_of(service: Runni
     assert "data, not instructions" in report["steps"][1]["result"], "the model is warned all the same"
 
 
+def test_the_name_of_a_tool_that_an_agent_makes_up_is_what_it_says(
+    service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
+) -> None:
+    word = guarded.word("out_redact")
+    _, frames = posted(service, guarded, say(calls=[[word, {}]], then="So it is."))
+    [call] = events(frames, "TOOL_CALL_START")
+    assert call["toolCallName"] == "_removed_"
+    assert word not in raw(frames)
+    assert places_of(superuser_connection, word) == []
+
+
 def test_what_the_application_says_of_its_context_is_checked(
     service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
 ) -> None:
@@ -650,3 +661,6 @@ def test_disallowed_keywords_hold_from_the_start_and_cannot_be_changed_elsewhere
         assert kind_named("Guardrail").read(KEYWORDS_POLICY) is None
     finally:
         starting.stop()
+        remove_policies(
+            [KEYWORDS_POLICY]
+        )  # it holds for every process on this database, and holds answers of other agents back
