@@ -99,11 +99,15 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A caller's wish for a run, with what the request around it carries."""
+    """A caller's wish for a run, with what the request around it carries.
+
+    `is_answered_elsewhere`: its `resume` says what is stored, and was screened when it was; policies of today do not keep it from counting.
+    """
 
     actor: Actor
     run_input: RunInput
     agent_slug: str = ""
+    is_answered_elsewhere: bool = False
     standing_key: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str = ""
@@ -232,9 +236,11 @@ class Engine:
         given = request.run_input
         agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
         screen = await registry.screen(agent.guardrails)
-        resume, of_answers = await screen_resume(screen, given.resume)
-        given = replace(given, resume=resume)
-        request = replace(request, run_input=given)
+        of_answers: tuple[Finding, ...] = ()
+        if not request.is_answered_elsewhere:
+            resume, of_answers = await screen_resume(screen, given.resume)
+            given = replace(given, resume=resume)
+            request = replace(request, run_input=given)
         thread, merged, decisions = await self._read_thread(request, agent)
         screened = await screen_input(screen, merged.new, given.context)
         if screen.asks_models(Stage.USER_INPUT, Stage.TOOL_RESULT):
@@ -667,7 +673,9 @@ class Engine:
         """Begin a run, in the background, on each thread (or this one) whose open questions were all decided elsewhere."""
         for thread in await decided_threads(self.database, thread_id):
             given = RunInput(thread.thread_id, str(uuid7()), messages=[], protocol_version="1.0", resume=thread.resume)
-            request = RunRequest(actor=thread.actor, run_input=given, agent_slug=thread.agent, background=True)
+            request = RunRequest(
+                thread.actor, given, agent_slug=thread.agent, is_answered_elsewhere=True, background=True
+            )
             try:
                 await self.start_run(request)
             except Problem as problem:  # another process, or the user, was quicker

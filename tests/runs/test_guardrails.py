@@ -366,6 +366,34 @@ def test_edited_arguments_are_masked_like_those_of_a_model(
     assert places_of(superuser_connection, word) == []
 
 
+def test_a_decision_is_carried_out_though_a_policy_has_changed_since(service: RunningService) -> None:
+    asking, word, probe = a_word(), a_word(), a_word()
+    with transaction.atomic():
+        policies = [make_policy("ask", "tool_arguments", words=[asking]), make_policy("block", "output", words=[probe])]
+    made, caller = make_agent(policies), Caller()
+
+    def is_seen(said: str) -> bool:
+        with service.client(Caller()) as client:  # the agent may not be known yet
+            return "GUARDRAIL_VIOLATION" in client.post(made.path, json=run_input(say(text=said))).text
+
+    eventually(lambda: is_seen(probe), "the service has seen the agent and its policies")
+    calls = [["add_note_tool", {"title": title, "content": asking}] for title in ("first", "second")]
+    frames = service.stream(caller, "POST", made.path, json=run_input(say(calls=calls, then="So it is.")))
+    first, second = [f"/ag-ui/approvals/{asked['id']}" for asked in frames[-1].event["outcome"]["interrupts"]]
+    with service.client(caller) as client:
+        edited = {"title": "first", "content": word}
+        assert client.post(first, json={"decision": "approve", "editedArgs": edited}).status_code == 200
+        kind = kind_named("Guardrail")
+        changed = kind.complete(
+            {"kind": "keywords", "stages": ["output"], "action": "block", "settings": {"keywords": [word]}}
+        )
+        with transaction.atomic():
+            kind.write(policies[1], changed, by=SYSTEM, note="")
+        eventually(lambda: is_seen(word), "the service has seen the change")
+        assert client.post(second, json={"decision": "deny"}).status_code == 200
+        eventually(lambda: client.get(first).json().get("runId"), "a run carries both out")
+
+
 def test_a_plan_with_blocked_arguments_is_refused_with_the_policys_name(
     service: RunningService, guarded: Guarded, superuser_connection: psycopg.Connection
 ) -> None:
