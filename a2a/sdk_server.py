@@ -68,6 +68,8 @@ _ROUTES: Final = (
 )
 _PATTERNS: Final = [(method, re.compile(pattern), name) for method, pattern, name in _ROUTES]
 
+_STATES: Final = frozenset(types.TaskState.keys())
+
 Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Any]])
 
 
@@ -102,7 +104,7 @@ class Protocol:
         if not rest:
             if method != "POST":
                 raise Problem("method_not_allowed", headers=((b"allow", b"POST"),))
-            return self._json_rpc.handle_requests
+            return self._json_rpc_answered
         found = [(wanted, name, match) for wanted, pattern, name in _PATTERNS if (match := pattern.fullmatch(rest))]
         # "tasks/{id}" matches what ends in :cancel or :subscribe, too; those come first.
         for wanted, name, match in found:
@@ -113,10 +115,36 @@ class Protocol:
             raise Problem("method_not_allowed", headers=((b"allow", allowed.encode()),))
         return None
 
+    async def _json_rpc_answered(self, request: Request) -> Response:
+        document = await _read(request)
+        params = document.get("params") if isinstance(document, dict) else None
+        if isinstance(params, dict):
+            _check_state(params.get("status"))
+        response: Response = await self._json_rpc.handle_requests(request)
+        return response
+
     async def _answered(self, name: str, arguments: dict[str, str], request: Request) -> Response:
         request.scope["path_params"] = arguments
+        await _read(request)
+        _check_state(request.query_params.get("status"))
         response: Response = await getattr(self._rest, name)(request)
         return response
+
+
+async def _read(request: Request) -> Any:
+    """The body, if it is JSON; what else it may be, the dispatcher tells as the protocol says it. Raises Problem."""
+    try:
+        return await request.json() if request.method == "POST" else None
+    except RecursionError:
+        raise Problem("invalid_json", "The body is nested too deeply.", field="(body)") from None
+    except ValueError:
+        return None
+
+
+def _check_state(state: object) -> None:
+    """The SDK passes over a state that it does not know, so that all tasks would be listed. Raises Problem."""
+    if isinstance(state, str) and state and state not in _STATES:
+        raise Problem("invalid_input", "Expected a state of tasks, such as TASK_STATE_WORKING.", field="status")
 
 
 class _Caller(User):

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS: Final = 10.0
 """How long a cancellation waits for the run's end before it tells that the task still works."""
+CANCEL_ATTEMPTS: Final = 20
+CANCEL_PAUSE_SECONDS: Final = 0.1
+"""How often, and after which pause, a task is looked at again that changes while it is canceled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,26 +248,37 @@ class TaskService:
 
     async def cancel(self, call: Call, task_id: str) -> Document:
         """The task once it is canceled; one that still works after a while is told as it is."""
-        task = await self._found(call, task_id)
-        if task.state.is_terminal:
-            raise TaskError(Fault.TASK_NOT_CANCELABLE, f"The task has ended ({task.state.wire_name}).")
-        if task.state is TaskState.WORKING and task.run_id:
-            try:
-                await self.runs.cancel(call.actor, task.run_id)
-                async with asyncio.timeout(CANCEL_SECONDS):
-                    task = await self._ended(call.actor, task)
-            except TimeoutError:
-                logger.info("a task is still being canceled", extra={"task_id": task.public_id})
-            except Problem as problem:
-                if problem.code != "not_found":
-                    raise
-                raise TaskError(Fault.TASK_NOT_CANCELABLE, "The task is just being begun; try again.") from problem
-            return task.document()
+        for _ in range(CANCEL_ATTEMPTS):
+            task = await self._found(call, task_id)
+            if task.state.is_terminal:
+                raise TaskError(Fault.TASK_NOT_CANCELABLE, f"The task has ended ({task.state.wire_name}).")
+            is_run = task.state is TaskState.WORKING and task.run_id
+            canceled = await (self._run_canceled(call, task) if is_run else self._question_canceled(call, task))
+            if canceled is not None:
+                return canceled.document()
+            await asyncio.sleep(CANCEL_PAUSE_SECONDS)  # a message brings its run, or fails to, at this moment
+        raise TaskError(Fault.TASK_NOT_CANCELABLE, "The task goes on at this moment; try again.")
+
+    async def _run_canceled(self, call: Call, task: Task) -> Task | None:
+        """The task, its run at an end or told to end; None when the run is not there yet."""
+        try:
+            await self.runs.cancel(call.actor, task.run_id)
+            async with asyncio.timeout(CANCEL_SECONDS):
+                return await self._ended(call.actor, task)
+        except TimeoutError:
+            logger.info("a task is still being canceled", extra={"task_id": task.public_id})
+            return task
+        except Problem as problem:
+            if problem.code != "not_found":
+                raise
+            return None
+
+    async def _question_canceled(self, call: Call, task: Task) -> Task | None:
+        """The task, its question taken back; None when it was answered at this moment."""
         if task.run_id and not await self.runs.withdraw(call.actor, task.run_id, call.request_id):
-            raise TaskError(Fault.TASK_NOT_CANCELABLE, "The question was answered in the same moment; try again.")
+            return None
         after = replace(task, state=TaskState.CANCELED, status_at=datetime.now(UTC), status_message=None)
-        await change_task(self.database, task, after)
-        return (await self._found(call, task_id)).document()
+        return after if await change_task(self.database, task, after) else None
 
     async def _found(self, call: Call, task_id: str) -> Task:
         task = await find_task(self.database, call.actor, call.agent.slug, task_id)

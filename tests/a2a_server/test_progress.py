@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 
 from a2a.run_port import ExposedAgent, Phase, RunKey, RunUpdate, RunView, RunWish
-from a2a.serving.progress import brought_up_to_date
+from a2a.serving.progress import brought_up_to_date, going_on
 from a2a.serving.task_service import Call, TaskService
-from a2a.task_store import insert_task, tasks_by_id
+from a2a.task_store import change_task, insert_task, tasks_by_id
 from a2a.tasks import Task, TaskState
 from agentbackend.foundation.database import Database
 from agentbackend.foundation.identifiers import uuid7
@@ -137,3 +137,31 @@ async def test_callers_who_wait_are_as_many_as_a_process_takes(database_pool: Da
     await first.aclose()
     await anext(third)
     await third.aclose()
+
+
+@dataclass
+class AnsweredMeanwhile(Runs):
+    """A question that is answered while its task is canceled; the run that the answer was to bring does not come to be."""
+
+    database: Database | None = None
+    asking: Task | None = None
+    answered: Task | None = None
+
+    async def withdraw(self, actor: Actor, run_id: str, request_id: str = "") -> bool:
+        if self.answered is None:
+            self.answered = going_on(self.asking, str(uuid7()))
+            assert await change_task(self.database, self.asking, self.answered)
+        return True
+
+    async def cancel(self, actor: Actor, run_id: str) -> bool:
+        assert await change_task(self.database, self.answered, self.asking)
+        raise Problem("not_found")
+
+
+async def test_a_task_that_is_answered_while_it_is_canceled_is_canceled_all_the_same(database_pool: Database) -> None:
+    task = await stored_task(database_pool, state=TaskState.INPUT_REQUIRED)
+    service = TaskService(database_pool, AnsweredMeanwhile(database=database_pool, asking=task))
+    agent = ExposedAgent(task.agent, "Assistant", "", (), is_default=True, changed_at=datetime.now(UTC))
+    canceled = await service.cancel(Call(Actor(task.owner_id, tenant=task.tenant), agent), task.public_id)
+    [stored] = await tasks_by_id(database_pool, [task.id])
+    assert (canceled["status"]["state"], stored.state) == ("TASK_STATE_CANCELED", TaskState.CANCELED)

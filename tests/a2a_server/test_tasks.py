@@ -145,6 +145,25 @@ def test_another_callers_task_is_not_found_nor_listed(sdk: SdkClient, signing: R
         sdk.ask(signing, agent, stranger, "send", parts=text("Hello"), message={"contextId": context})
 
 
+def test_a_state_that_does_not_exist_is_refused_instead_of_listing_all(signing: RunningService, agent: str) -> None:
+    with signing.client(Caller()) as client:
+        headers, codes = {"A2A-Version": "1.0"}, []
+        for name in ("WORKING", "TASK_STATE_WORKING"):
+            call = {"jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": {"status": name}}
+            codes.append(client.post(f"/a2a/{agent}", headers=headers, json=call).status_code)
+            codes.append(client.get(f"/a2a/{agent}/tasks", headers=headers, params={"status": name}).status_code)
+    assert codes == [422, 422, 200, 200]
+
+
+def test_a_body_that_is_nested_without_end_is_refused(signing: RunningService, agent: str) -> None:
+    with signing.client(Caller()) as client:
+        headers = {"A2A-Version": "1.0", "Content-Type": "application/json"}
+        for address in ("", "/message:send"):
+            refused = client.post(f"/a2a/{agent}{address}", headers=headers, content=b"[" * 100_000)
+            assert refused.status_code < 500
+            assert "recursion" not in refused.text
+
+
 def test_a_thread_that_its_owner_deletes_takes_its_tasks_along(
     sdk: SdkClient, signing: RunningService, agent: str, receiver: Receiver
 ) -> None:
@@ -247,7 +266,7 @@ def test_a_canceled_task_takes_its_question_back(
     [after] = sdk.ask(
         signing, agent, caller, "send", parts=text("hello"), message={"contextId": task["contextId"]}, streaming=False
     )
-    assert (state(after), "42" in said([after["task"]])) == ("COMPLETED", False)
+    assert (state(after), "answered: 42" in said([after["task"]])) == ("COMPLETED", False)
 
 
 # --- push notifications
