@@ -149,7 +149,7 @@ class EditForm(BaseDialogForm):
 class InterruptAdmin(ReadOnlyAdmin):
     """The list of questions and the page of one, where it is decided."""
 
-    list_display = ("age", "state", "tool", "agent", "asker", "left", "run_link", "decided")
+    list_display = ("age", "state", "tool", "agent", "asker", "left", "run_link", "decided_when")
     list_filter = (InterruptStatusFilter, DeciderFilter, PeriodFilter)
     identifiers = ("thread__owner_id", "run__public_id", "tool_call_id")
     uuid_identifiers = ("id", "run_id", "thread_id")
@@ -346,6 +346,10 @@ class InterruptAdmin(ReadOnlyAdmin):
         if question.decided_at is None:
             return ""
         return f"{moment(question.decided_at)}: {_state(question)[0]}, by {question.decided_by}"
+
+    @display(description="Decided (UTC)")
+    def decided_when(self, question: Interrupt) -> str:
+        return moment(question.decided_at) if question.decided_at else ""
 
     @display(description="Reason given")
     def said(self, question: Interrupt) -> str:

@@ -179,7 +179,7 @@ class Playground {
 
   async begin(wish) {
     const run = this.makeRun(uuid());
-    const asked = this.questions.map((question) => question.interrupt);
+    const asked = this.questions;
     this.setQuestions([]);
     this.keepAddress();
     this.staysAtEnd = true;
@@ -187,7 +187,13 @@ class Playground {
     this.showRunId(run.id);
     this.scrollToEnd();
     await this.read(run, (listeners) => run.connection.send({ runId: run.id, ...wish, ...listeners }));
-    if (!run.hasBegun && !run.isLeft && asked.length) this.showQuestions(run, asked); // the answers were refused: nothing is decided
+    if (!run.hasBegun && !run.isLeft) this.askAgain(run, asked);
+  }
+
+  /** The answers were refused, so nothing is decided. */
+  askAgain(run, asked) {
+    for (const question of asked) question.settle("Not accepted");
+    if (asked.length) this.showQuestions(run, asked.map((question) => question.interrupt));
   }
 
   makeRun(id, { isJoined = false } = {}) {
