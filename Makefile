@@ -23,7 +23,7 @@ run: runtime ## the service on http://localhost:8000 (PORT=), with a database, k
 	@DJANGO_DEBUG=true exec .venv/bin/python -m agentbackend.development_run
 
 test: development ## all tests (TESTS= for some of them)
-	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # `check` and `makemigrations` look at the code only: a key for the moment will do.
 check: development ## what must hold before a change goes in: lint, format, types, imports, migrations
