@@ -49,11 +49,12 @@ from orchestration.resuming import LogState
 from orchestration.run_input import RunInput
 from orchestration.run_task import RunCancelledError, RunLimits, RunReleasedError, RunTask
 from orchestration.runner import Runner
-from orchestration.screening import screen_input
+from orchestration.screening import ScreenedInput, screen_input
 from orchestration.store import (
     NewRun,
     QuestionsChangedError,
     RunReference,
+    StartedRun,
     ThreadView,
     create_run,
     find_run,
@@ -114,6 +115,19 @@ class RunRequest:
     background: bool = False
     request_id: str = ""
     trace_context: TraceContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What a run begins with: its input as it may be kept, its thread as it stands, what the client adds and decides, and what
+    guardrail policies found."""
+
+    run_input: RunInput
+    thread: ThreadView
+    merged: history.MergedHistory
+    decisions: tuple[Decision, ...]
+    screened: ScreenedInput
+    findings: tuple[Finding, ...]
 
 
 @dataclass(slots=True)
@@ -233,8 +247,61 @@ class Engine:
             raise Problem("thread_busy", "Questions of this thread are being decided at the moment.") from None
 
     async def _start_run(self, request: RunRequest) -> RunReference:
-        given = request.run_input
         agent = await (self.agents.get(request.agent_slug) if request.agent_slug else self.agents.default())
+        opening = await self._opening(request, agent)
+        given, merged, screened = opening.run_input, opening.merged, opening.screened
+        span = tracer.start_span("run", context=request.trace_context, attributes={"agent": agent.slug})
+        new = NewRun(
+            actor=request.actor,
+            agent=agent,
+            run_input=given,
+            new_messages=screened.messages,
+            lease_owner=self._owner,
+            lease_seconds=self.config.lease_seconds,
+            known_until=merged.known[-1]["id"] if merged.known else "",
+            client_agrees=merged.client_agrees and not screened.changed,
+            awaits_answer=merged.awaits_answer or bool(opening.decisions),
+            refusal=screened.refusal,
+            decisions=opening.decisions,
+            background=request.background,
+            standing_key=request.standing_key,
+            idempotency_key=request.idempotency_key,
+            idempotency_digest=request.idempotency_digest,
+            request_id=request.request_id,
+            trace_id=_trace_id(span, request.trace_context),
+        )
+        # What answers a question goes on with work that was counted when it was begun.
+        admission = None if opening.decisions else await ledger.admission(agent.slug, request.actor)
+        try:
+            started = await create_run(
+                self.database,
+                new,
+                opening.thread.id,
+                lambda run_id, thread_id: _opening_entries(new, opening.findings, run_id, thread_id),
+                admission,
+            )
+        except OverBudgetError as over:
+            span.end()
+            raise self._over_budget(over, request) from over
+        except BaseException:
+            span.end()
+            raise
+        if request.background:
+            span.end()
+            await self._queue(started.id)
+            return RunReference(started.id, given.run_id, given.thread_id, "queued", 0)
+        holds_budgets = admission is not None and admission.holds
+        task = self._first_task(new, started, opening, holds_budgets=holds_budgets)
+        if self._accepting:
+            self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
+        else:  # the shut-down began meanwhile
+            span.end()
+            await self._give_away([(started.id, started.fence)])
+        return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
+
+    async def _opening(self, request: RunRequest, agent: AgentProfile) -> _Opening:
+        """What the run begins with, as guardrail policies let it in; raises Problem when the thread does not allow it."""
+        given = request.run_input
         screen = await registry.screen(agent.guardrails)
         of_answers: tuple[Finding, ...] = ()
         if not request.is_answered_elsewhere:
@@ -248,71 +315,30 @@ class Engine:
             thread, merged, decisions = await self._read_thread(request, agent)
             screened = await screen_input(screen, merged.new, given.context)
         given = replace(given, messages=screened.messages, context=screened.context)
-        span = tracer.start_span("run", context=request.trace_context, attributes={"agent": agent.slug})
-        new = NewRun(
-            actor=request.actor,
-            agent=agent,
-            run_input=given,
-            new_messages=screened.messages,
-            lease_owner=self._owner,
-            lease_seconds=self.config.lease_seconds,
-            known_until=merged.known[-1]["id"] if merged.known else "",
-            client_agrees=merged.client_agrees and not screened.changed,
-            awaits_answer=merged.awaits_answer or bool(decisions),
-            refusal=screened.refusal,
-            decisions=decisions,
-            background=request.background,
-            standing_key=request.standing_key,
-            idempotency_key=request.idempotency_key,
-            idempotency_digest=request.idempotency_digest,
-            request_id=request.request_id,
-            trace_id=_trace_id(span, request.trace_context),
-        )
-        # What answers a question goes on with work that was counted when it was begun.
-        admission = None if decisions else await ledger.admission(agent.slug, request.actor)
-        try:
-            started = await create_run(
-                self.database,
-                new,
-                thread.id,
-                lambda run_id, thread_id: _opening_entries(new, (*screened.findings, *of_answers), run_id, thread_id),
-                admission,
-            )
-        except OverBudgetError as over:
-            span.end()
-            raise self._over_budget(over, request) from over
-        except BaseException:
-            span.end()
-            raise
-        if request.background:
-            span.end()
-            await self._queue(started.id)
-            return RunReference(started.id, given.run_id, given.thread_id, "queued", 0)
-        task = RunTask(
+        return _Opening(given, thread, merged, decisions, screened, (*screened.findings, *of_answers))
+
+    def _first_task(self, new: NewRun, started: StartedRun, opening: _Opening, *, holds_budgets: bool) -> RunTask:
+        """A run that has just been stored, as its runner takes it up."""
+        agent, thread, merged = new.agent, opening.thread, opening.merged
+        return RunTask(
             id=started.id,
             thread_id=started.thread_id,
-            actor=request.actor,
+            actor=new.actor,
             agent=agent,
             model=self._model_of(agent),
-            run_input=given,
+            run_input=new.run_input,
             known_messages=merged.known,
-            new_messages=screened.messages,
+            new_messages=new.new_messages,
             client_agrees=new.client_agrees,
             awaits_answer=new.awaits_answer,
             thread_state=thread.state,
-            request_id=request.request_id,
+            request_id=new.request_id,
             trace_id=new.trace_id,
             refusal=new.refusal,
-            decisions=decisions,
-            holds_budgets=admission is not None and admission.holds,
+            decisions=new.decisions,
+            holds_budgets=holds_budgets,
             memory=applicable(thread.memory, thread.history, merged.known) if agent.summarise_history else None,
         )
-        if self._accepting:
-            self._begin(task, started.fence, Lease(self.config.lease_seconds), span)
-        else:  # the shut-down began meanwhile
-            span.end()
-            await self._give_away([(started.id, started.fence)])
-        return RunReference(started.id, given.run_id, given.thread_id, "running", 0)
 
     async def _read_thread(
         self, request: RunRequest, agent: AgentProfile

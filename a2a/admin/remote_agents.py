@@ -29,7 +29,7 @@ from a2a.models import RemoteAgent, RemoteAgentHealth
 from a2a.remote_cards import skills_of
 from audit.console_actor import request_actor
 from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm, to_page
-from tools.documents import Document, Spec, kind_named
+from tools.documents import Spec
 
 KIND: Final = "RemoteAgent"
 Signature = RemoteAgentHealth.Signature
@@ -175,7 +175,7 @@ class RemoteAgentAdmin(DocumentAdmin, ModelAdmin):
         },
     )
     def switch_on(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
-        return self._switch(request, form, object_id, enabled=True)
+        return self.switch_document(request, object_id, enabled=True, reason=form.cleaned_data["reason"])
 
     @action(
         description="Switch off",
@@ -191,14 +191,7 @@ class RemoteAgentAdmin(DocumentAdmin, ModelAdmin):
         },
     )
     def switch_off(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
-        return self._switch(request, form, object_id, enabled=False)
-
-    def _switch(self, request: HttpRequest, form: WhyForm, object_id: str, *, enabled: bool) -> HttpResponse:
-        name = get_object_or_404(RemoteAgent, pk=object_id).name
-        spec: Spec = {**(kind_named(KIND).read(name) or {}), "enabled": enabled}
-        done = f"{name} is {'on' if enabled else 'off'}."
-        self.submit_document(request, Document(KIND, name, spec), done, form.cleaned_data["reason"])
-        return to_page(reverse("admin:a2a_remoteagent_change", args=[object_id]))
+        return self.switch_document(request, object_id, enabled=False, reason=form.cleaned_data["reason"])
 
     # --- showing
 

@@ -184,6 +184,14 @@ class DocumentAdmin(_Base):
             return to_page(self._list_address())
         return to_page(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id]))
 
+    def switch_document(self, request: HttpRequest, object_id: str, *, enabled: bool, reason: str) -> HttpResponse:
+        """Switch the row on or off, or propose that; nothing else of it changes. To its page."""
+        kind, name = self.form.kind, self.document_name(get_object_or_404(self.model, pk=object_id))  # type: ignore[attr-defined]
+        spec: Spec = {**(kind_named(kind).read(name) or {}), "enabled": enabled}
+        done = f"{name} is {'on' if enabled else 'off'}."
+        self.submit_document(request, Document(kind, name, spec), done, reason)
+        return to_page(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id]))
+
     def submit_document(self, request: HttpRequest, document: Document, done: str, reason: str = "") -> bool:
         """Write or propose it and say so; False when it cannot be."""
         try:

@@ -27,10 +27,10 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm, to_page
+from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm
 from tools.admin.guardrail_pages import PolicyVersionsPage, TryPoliciesPage
 from tools.admin.tool_pages import badge
-from tools.documents import Document, Spec, kind_named
+from tools.documents import Spec, kind_named
 from tools.governance.guardrails.policy import PII_CLASSES, PolicyKind
 from tools.governance.moderation import Mode, OnFailure
 from tools.governance.policies import PolicyRule, rule_problems
@@ -293,7 +293,7 @@ class GuardrailPolicyAdmin(DocumentAdmin, ModelAdmin):
         },
     )
     def switch_on(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
-        return self._switch(request, form, object_id, enabled=True)
+        return self.switch_document(request, object_id, enabled=True, reason=form.cleaned_data["reason"])
 
     @action(
         description="Switch off",
@@ -309,14 +309,7 @@ class GuardrailPolicyAdmin(DocumentAdmin, ModelAdmin):
         },
     )
     def switch_off(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
-        return self._switch(request, form, object_id, enabled=False)
-
-    def _switch(self, request: HttpRequest, form: WhyForm, object_id: str, *, enabled: bool) -> HttpResponse:
-        name = get_object_or_404(GuardrailPolicy, pk=object_id).name
-        spec: Spec = {**(kind_named(KIND).read(name) or {}), "enabled": enabled}
-        done = f"{name} is {'on' if enabled else 'off'}."
-        self.submit_document(request, Document(KIND, name, spec), done, form.cleaned_data["reason"])
-        return to_page(reverse("admin:tools_guardrailpolicy_change", args=[object_id]))
+        return self.switch_document(request, object_id, enabled=False, reason=form.cleaned_data["reason"])
 
     # --- showing
 

@@ -24,7 +24,7 @@ from unfold.forms import BaseDialogForm
 from audit.console_actor import request_actor
 from tools.admin.documents import DocumentAdmin, DocumentForm, WhyForm, to_page
 from tools.admin.remote_tools import RemoteToolsPage
-from tools.documents import Document, Spec, kind_named
+from tools.documents import Spec
 from tools.mcp_client.discovery import discover
 from tools.models import RemoteServer, RemoteServerHealth, RemoteTool
 
@@ -146,7 +146,7 @@ class RemoteServerAdmin(DocumentAdmin, ModelAdmin):
         },
     )
     def switch_on(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
-        return self._switch(request, form, object_id, enabled=True)
+        return self.switch_document(request, object_id, enabled=True, reason=form.cleaned_data["reason"])
 
     @action(
         description="Switch off",
@@ -162,7 +162,7 @@ class RemoteServerAdmin(DocumentAdmin, ModelAdmin):
         },
     )
     def switch_off(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
-        return self._switch(request, form, object_id, enabled=False)
+        return self.switch_document(request, object_id, enabled=False, reason=form.cleaned_data["reason"])
 
     @action(
         description="Remove",
@@ -179,13 +179,6 @@ class RemoteServerAdmin(DocumentAdmin, ModelAdmin):
     )
     def remove(self, request: HttpRequest, form: WhyForm, object_id: str) -> HttpResponse:
         return self.remove_document(request, object_id, form.cleaned_data["reason"])
-
-    def _switch(self, request: HttpRequest, form: WhyForm, object_id: str, *, enabled: bool) -> HttpResponse:
-        name = get_object_or_404(RemoteServer, pk=object_id).name
-        spec: Spec = {**(kind_named(KIND).read(name) or {}), "enabled": enabled}
-        done = f"{name} is {'on' if enabled else 'off'}."
-        self.submit_document(request, Document(KIND, name, spec), done, form.cleaned_data["reason"])
-        return to_page(reverse("admin:tools_remoteserver_change", args=[object_id]))
 
     # --- showing
 
