@@ -14,10 +14,11 @@ import pytest
 
 from agentbackend.embedded_postgres.cluster import Cluster
 from tests.running_service import ROOT, Caller, Frame, RunningService, run_input
+from tests.runs.effect_services import effect_services
 from tests.runs.effect_tools import ROLE
 from tests.runs.support import Stored, events, eventually, following
 from tests.runs.upstream import Upstream
-from tests.separate_database import SeparateDatabase, separate_database
+from tests.separate_database import SeparateDatabase
 
 _TOOLS = """
 apiVersion: agentbackend/v1
@@ -44,15 +45,7 @@ def services(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[SeparateDatabase]:
     """Services whose tools with effects need a person's word, and whose model calls what it is told to."""
-    settings = {
-        "TOOL_MODULES": "tests.runs.effect_tools",
-        "EFFECTS_FOLDER": str(tmp_path_factory.mktemp("effects")),
-        "RUN_LEASE_SECONDS": "3",
-        "RUN_HEARTBEAT_SECONDS": "0.5",
-        "OPENAI_BASE_URL": upstream.url,
-        "OPENAI_MODEL": "upstream",
-    }
-    with separate_database(cluster, tmp_path_factory.mktemp("services"), **settings) as made:
+    with effect_services(cluster, tmp_path_factory, upstream) as made:
         made.start().stop()  # it registers the tools of its modules
         command = [sys.executable, "manage.py", "registry", "apply", "--yes", "-"]
         subprocess.run(command, cwd=ROOT, env=made.environment(), input=_TOOLS.encode(), check=True)

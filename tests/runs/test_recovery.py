@@ -16,10 +16,11 @@ import pytest
 from agentbackend.embedded_postgres.cluster import Cluster
 from orchestration.store import JOURNAL_VERSION
 from tests.running_service import Caller, Frame, RunningService, run_input
+from tests.runs.effect_services import effect_services
 from tests.runs.effect_tools import ROLE
 from tests.runs.support import Reader, Stored, assert_well_formed, events, eventually, following, text, types
 from tests.runs.upstream import Upstream
-from tests.separate_database import SeparateDatabase, separate_database
+from tests.separate_database import SeparateDatabase
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +35,7 @@ def services(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[SeparateDatabase]:
     """Services that have the tools with effects and do as the tests' own model says."""
-    settings = {
-        "TOOL_MODULES": "tests.runs.effect_tools",
-        "EFFECTS_FOLDER": str(tmp_path_factory.mktemp("effects")),
-        "RUN_LEASE_SECONDS": "3",
-        "RUN_HEARTBEAT_SECONDS": "0.5",
-        "OPENAI_BASE_URL": upstream.url,
-        "OPENAI_MODEL": "upstream",
-    }
-    with separate_database(cluster, tmp_path_factory.mktemp("services"), **settings) as made:
+    with effect_services(cluster, tmp_path_factory, upstream) as made:
         yield made
 
 
